@@ -1,0 +1,1 @@
+"""Carries finished bundles from a spool to a store."""
