@@ -32,6 +32,7 @@ class Evidence:
     ``events``: `bpf.abi.EVENT` records, oldest first, the last ones being the trigger's.
     ``histograms``: uint64 (COMMANDS, BUCKETS), all commands since attach.
     ``inflight``: `bpf.abi.INFLIGHT` records of commands not answered at the trigger.
+    ``wall_offset_ns``: added to an event's time it gives nanoseconds of the wall clock.
     ``source``: where the events come from (kernel, headers, trace file), for the manifest.
     """
 
@@ -39,6 +40,7 @@ class Evidence:
     histograms: NDArray[np.uint64]
     inflight: NDArray[np.void]
     counters: dict[str, int]
+    wall_offset_ns: int = 0
     source: dict[str, object] = field(default_factory=dict)
 
 
