@@ -1,0 +1,52 @@
+"""Waits for the kernel's SMB client without polling: the kernel announces every module."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import select
+import socket
+from collections.abc import Sequence
+from pathlib import Path
+
+NETLINK_KOBJECT_UEVENT = 15
+KERNEL_EVENTS_GROUP = 1
+SIGNS_OF_CIFS = (
+    Path("/sys/kernel/tracing/events/cifs"),
+    Path("/sys/kernel/debug/tracing/events/cifs"),
+    Path("/sys/module/cifs"),
+)
+
+
+def wait_for_cifs(stop_fd: int, signs: Sequence[Path] = SIGNS_OF_CIFS) -> bool:
+    """Block until one of ``signs`` is there (True) or ``stop_fd`` is readable (False).
+
+    The socket listens before the first look, so no module is missed between the two. It is the
+    kernel's own announcement: udev need not run.
+    """
+    with socket.socket(
+        socket.AF_NETLINK, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK, NETLINK_KOBJECT_UEVENT
+    ) as kernel:
+        kernel.bind((0, KERNEL_EVENTS_GROUP))
+        poller = select.poll()
+        poller.register(kernel, select.POLLIN)
+        poller.register(stop_fd, select.POLLIN)
+        while not any(sign.is_dir() for sign in signs):
+            if any(descriptor == stop_fd for descriptor, _ in poller.poll()):
+                return False
+            _discard(kernel)
+    return True
+
+
+def _discard(kernel: socket.socket) -> None:
+    """Empty the socket: what an announcement says matters less than another look.
+
+    ENOBUFS means that some were lost, which another look makes good as well.
+    """
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            try:
+                kernel.recv(1)
+            except OSError as error:
+                if error.errno != errno.ENOBUFS:
+                    raise

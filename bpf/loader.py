@@ -1,0 +1,149 @@
+"""The loader: compiles, attaches, hands everything to its parent and leaves.
+
+bcc brings a compiler of more than 100 MB, so it lives only as long as it is needed. Its parent
+keeps the file descriptors; when the parent is gone, the kernel detaches the probes by itself.
+
+    python -m bpf.loader --socket FD [--ring-pages N]
+
+FD is one end of a SOCK_SEQPACKET pair. One JSON message goes over it, with the descriptors that it
+refers to by number. On a fault the message is ``{"fault": {kind, message, remedy}}`` and the exit
+code 3.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import json
+import platform
+import signal
+import socket
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+
+from bpf.headers import HeaderPlaces, KernelHeaders, find_headers
+from bpf.load_fault import LoadFault
+from bpf.preflight import compound_obstacle, import_bcc, require_rights, require_tracepoints
+from bpf.probe_set import CIFS, ProbeSet
+from bpf.program import Program
+
+EXIT_FAULT = 3
+DEFAULT_RING_PAGES = 256
+PR_SET_PDEATHSIG = 1
+
+
+def main(
+    arguments: Sequence[str] | None = None,
+    probes: ProbeSet = CIFS,
+    places: HeaderPlaces | None = None,
+) -> int:
+    """Exit code: 0 after a hand-over, 3 after a fault was reported."""
+    options = _parse(arguments)
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    with socket.socket(fileno=options.socket) as parent:
+        try:
+            message, descriptors = load(probes, options.ring_pages, places)
+        except LoadFault as fault:
+            report = {"kind": fault.kind, "message": fault.message, "remedy": fault.remedy}
+            parent.send(json.dumps({"fault": report}).encode())
+            return EXIT_FAULT
+        socket.send_fds(parent, [json.dumps(message).encode()], descriptors)
+    return 0
+
+
+def load(
+    probes: ProbeSet, ring_pages: int, places: HeaderPlaces | None = None
+) -> tuple[dict[str, object], list[int]]:
+    """Compile and attach ``probes``: the message for the agent and its file descriptors.
+
+    bcc keeps the program open until this process ends. Raises `LoadFault`.
+    """
+    require_rights()
+    bcc = import_bcc()
+    require_tracepoints(probes.tracepoints)
+    headers = find_headers(places)
+    obstacle = compound_obstacle(probes.compound) if probes.compound else "not asked for"
+    program = Program(bcc, probes, headers, ring_pages, with_compound=not obstacle)
+    parts = DescriptorList()
+    for name, descriptor in program.maps().items():
+        parts.add_map(name, descriptor)
+    for point in probes.tracepoints:
+        parts.add_probe(point.function, *program.attach_tracepoint(point))
+    if probes.compound and not obstacle:
+        try:
+            parts.add_probe(probes.compound.function, *program.attach_kprobe(probes.compound))
+        except LoadFault as fault:
+            obstacle = fault.message
+    return {
+        "layout": program.layout(),
+        **parts.message(),
+        **_description(bcc, headers, obstacle),
+    }, parts.descriptors
+
+
+class DescriptorList:
+    """File descriptors for the agent, and what each is, by its number in the list."""
+
+    def __init__(self) -> None:
+        self.descriptors: list[int] = []
+        self._maps: dict[str, dict[str, int]] = {}
+        self._programs: dict[str, int] = {}
+        self._links: list[int] = []
+
+    def add_map(self, name: str, descriptor: int) -> None:
+        """A map with its size as the kernel has it."""
+        facts = map_facts(descriptor)
+        self._maps[name] = {
+            "fd": self._number(descriptor),
+            "value_size": facts["value_size"],
+            "max_entries": facts["max_entries"],
+        }
+
+    def add_probe(self, function: str, program: int, link: int) -> None:
+        """A loaded function and what keeps it attached."""
+        self._programs[function] = self._number(program)
+        self._links.append(self._number(link))
+
+    def message(self) -> dict[str, object]:
+        """Numbers by name."""
+        return {"maps": self._maps, "programs": self._programs, "links": self._links}
+
+    def _number(self, descriptor: int) -> int:
+        self.descriptors.append(descriptor)
+        return len(self.descriptors) - 1
+
+
+def map_facts(descriptor: int) -> dict[str, int]:
+    """The numbers the kernel shows about a BPF map."""
+    lines = Path(f"/proc/self/fdinfo/{descriptor}").read_text().splitlines()
+    pairs = (line.split(":", 1) for line in lines if ":" in line)
+    return {name: int(value) for name, value in pairs if value.strip().isdecimal()}
+
+
+def _description(bcc: ModuleType, headers: KernelHeaders, obstacle: str) -> dict[str, object]:
+    release = platform.release()
+    missing = []
+    if headers.kind == "installed":
+        missing.append(f"headers of kernel {release}; compiled with those in {headers.path}")
+    if obstacle:
+        missing.append(f"is_compounded is always 0: {obstacle}")
+    return {
+        "kernel": release,
+        "bcc": str(bcc.__version__),
+        "headers": {"kind": headers.kind, "path": str(headers.path)},
+        "compound": {"attached": not obstacle, "reason": obstacle},
+        "missing": missing,
+    }
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="bpf.loader", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--socket", type=int, required=True, metavar="FD")
+    parser.add_argument("--ring-pages", type=int, default=DEFAULT_RING_PAGES, metavar="N")
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,83 @@
+"""What must be there before a compiler is started: rights, bcc, tracefs, the tracepoints."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from types import ModuleType
+
+from bpf.load_fault import LoadFault
+from bpf.probe_set import CompoundProbe, Tracepoint
+
+TRACEFS_PLACES = (Path("/sys/kernel/tracing"), Path("/sys/kernel/debug/tracing"))
+CAP_SYS_ADMIN, CAP_PERFMON, CAP_BPF = 21, 38, 39
+
+
+def require_rights(status: Path = Path("/proc/self/status")) -> None:
+    """Raise `LoadFault` (not_root) unless this process may load and attach BPF programs."""
+    capabilities = re.search(r"^CapEff:\s*([0-9a-f]+)$", status.read_text(), re.M)
+    held = int(capabilities[1], 16) if capabilities else 0
+    if not (held >> CAP_SYS_ADMIN & 1 or (held >> CAP_BPF & 1 and held >> CAP_PERFMON & 1)):
+        raise LoadFault(
+            "not_root",
+            "this process may not load BPF programs",
+            "run as root, or with CAP_BPF, CAP_PERFMON and CAP_DAC_READ_SEARCH",
+        )
+
+
+def import_bcc() -> ModuleType:
+    """The distribution's bcc; raises `LoadFault` (no_bcc, wrong_bcc)."""
+    try:
+        bcc = importlib.import_module("bcc")
+    except (ImportError, OSError) as error:
+        raise LoadFault(
+            "no_bcc",
+            f"bcc cannot be imported: {error}",
+            "apt install python3-bpfcc or dnf install python3-bcc, and a virtual environment "
+            "made from the system's python3 with --system-site-packages",
+        ) from error
+    if not hasattr(bcc, "BPF"):
+        raise LoadFault(
+            "wrong_bcc",
+            f"{bcc.__file__} is another program of the same name",
+            "pip uninstall bcc; then apt install python3-bpfcc or dnf install python3-bcc",
+        )
+    return bcc
+
+
+def require_tracepoints(
+    tracepoints: Iterable[Tracepoint], places: Iterable[Path] = TRACEFS_PLACES
+) -> None:
+    """Raise `LoadFault` (no_tracefs, no_cifs) unless the kernel has every one of them now."""
+    events = next((place / "events" for place in places if (place / "events").is_dir()), None)
+    if events is None:
+        raise LoadFault(
+            "no_tracefs",
+            "the kernel's tracepoints cannot be seen: tracefs is not mounted (or not readable)",
+            "mount -t tracefs nodev /sys/kernel/tracing",
+        )
+    absent = [t for t in tracepoints if not (events / t.category / t.event).is_dir()]
+    if absent:
+        names = ", ".join(f"{t.category}:{t.event}" for t in absent)
+        raise LoadFault(
+            f"no_{absent[0].category}",
+            f"the kernel has no tracepoint {names}",
+            f"modprobe {absent[0].category} (a mount does it too)",
+        )
+
+
+def compound_obstacle(
+    probe: CompoundProbe,
+    symbols: Path = Path("/proc/kallsyms"),
+    kprobes: Path = Path("/sys/bus/event_source/devices/kprobe"),
+) -> str:
+    """Why ``probe`` cannot be attached; empty when nothing is known to be in its way."""
+    if not kprobes.exists():
+        return "this kernel has no kprobes"
+    wanted = probe.kernel_function
+    with symbols.open() as lines:
+        if not any(line.split(maxsplit=3)[2] == wanted for line in lines):
+            return f"the kernel has no function {wanted} that can be probed"
+    return ""

@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Test probes: a prctl(2) with an option no kernel knows stands for an SMB command's start or end.
+ * arg2: kind << 32 | errno << 16 | command, arg3: session, arg4: mid, arg5: NTSTATUS << 32 |
+ * tree. TEST_OPTION differs by test process, since the tracepoint sees every process.
+ */
+#define KIND_ENTER 1
+#define KIND_FINISH 2
+#define KIND_FAIL 3
+#define KIND_COMPOUND 4
+
+int on_prctl(struct tracepoint__syscalls__sys_enter_prctl *args)
+{
+	u32 kind = args->arg2 >> 32;
+	s32 retval = -(s32)(u16)(args->arg2 >> 16);
+	u16 command = args->arg2;
+	u32 tree_id = args->arg5;
+	u32 status = args->arg5 >> 32;
+
+	if ((u32)args->option != TEST_OPTION)
+		return 0;
+	if (kind == KIND_ENTER)
+		command_entered(args->arg3, tree_id, args->arg4, command);
+	else if (kind == KIND_COMPOUND)
+		compound_started(command);
+	else
+		command_finished(args->arg3, tree_id, args->arg4, command,
+				 kind == KIND_FAIL ? failure_of(status, retval) : retval);
+	return 0;
+}
