@@ -1,0 +1,139 @@
+"""One bundle on its way: what its manifest promises, and the proof while it is read."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO
+
+from agent import durable_file
+from agent.spool import SpooledBundle
+from shipper.faults import BundleFault
+from shipper.object_key import ObjectKeys, object_keys
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_REMEDY = "the bundle stays in the spool; compare it with the agent's log of that time"
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """A bundle and where it goes. ``manifest`` holds the done-marker's bytes, unchanged."""
+
+    id: str
+    keys: ObjectKeys
+    archive: Path
+    size: int
+    sha256: str
+    manifest: bytes
+
+    def open_archive(self) -> ArchiveReader:
+        """The archive from its start; raises BundleFault when it is not the promised plain file."""
+        try:
+            descriptor = durable_file.open_plain(self.archive)
+        except OSError as error:
+            raise _unreadable(self.archive, error) from error
+        return ArchiveReader(os.fdopen(descriptor, "rb"), self)
+
+
+class ArchiveReader:
+    """Reads an archive once and raises BundleFault, at its end at the latest, if it is another.
+
+    So whoever finishes an upload only after the read that returned less than was asked for
+    never stores a wrong archive as a whole one.
+    """
+
+    def __init__(self, file: BinaryIO, delivery: Delivery) -> None:
+        self._file = file
+        self._delivery = delivery
+        self._digest = hashlib.sha256()
+        self._count = 0
+
+    def __enter__(self) -> ArchiveReader:
+        try:
+            self._check_size(os.fstat(self._file.fileno()).st_size)
+        except BaseException:
+            self._file.close()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._file.close()
+
+    def read(self, amount: int = -1) -> bytes:
+        """Up to ``amount`` bytes, all that remain if negative; fewer only at the end."""
+        try:
+            data = self._file.read(amount)
+        except OSError as error:
+            raise _unreadable(self._delivery.archive, error) from error
+        self._digest.update(data)
+        self._count += len(data)
+        if amount < 0 or len(data) < amount:
+            self._check_size(self._count)
+            self._check_digest()
+        return data
+
+    def _check_size(self, size: int) -> None:
+        promised = self._delivery.size
+        if size != promised:
+            raise BundleFault(
+                f"{self._delivery.archive.name}: {size} bytes, the manifest says {promised}",
+                _REMEDY,
+            )
+
+    def _check_digest(self) -> None:
+        if self._digest.hexdigest() != self._delivery.sha256:
+            name = self._delivery.archive.name
+            raise BundleFault(f"{name}: its sha256 is not the manifest's", _REMEDY)
+
+
+def read_delivery(bundle: SpooledBundle, prefix: str) -> Delivery:
+    """Read and check the manifest of ``bundle``; raises BundleFault when it cannot be trusted."""
+    try:
+        raw = durable_file.read_plain(bundle.done)
+    except OSError as error:
+        raise _unreadable(bundle.done, error) from error
+    try:
+        return _parse(bundle, prefix, raw)
+    except (ValueError, RecursionError) as error:
+        message = f"{bundle.done.name}: bad manifest: {error}"
+        raise BundleFault(message, _REMEDY) from error
+
+
+def _parse(bundle: SpooledBundle, prefix: str, raw: bytes) -> Delivery:
+    manifest = json.loads(raw)
+    archive = manifest.get("archive") if isinstance(manifest, dict) else None
+    if not isinstance(archive, dict):
+        raise ValueError("there is no object 'archive' in it")
+    size, sha256 = archive.get("size"), archive.get("sha256")
+    if manifest.get("id") != bundle.id:
+        raise ValueError("its id is not the file's")
+    if archive.get("file") != bundle.archive.name:
+        raise ValueError("archive.file is not the file beside it")
+    if not isinstance(size, int) or isinstance(size, bool) or size < 0:
+        raise ValueError("archive.size is no size in bytes")
+    if not isinstance(sha256, str) or not _SHA256.fullmatch(sha256):
+        raise ValueError("archive.sha256 is no sha256")
+    host, anomaly = _text(manifest.get("host")), _text(manifest.get("anomaly"))
+    keys = object_keys(prefix, host, anomaly, bundle.id, sha256)
+    return Delivery(bundle.id, keys, bundle.archive, size, sha256, raw)
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _unreadable(path: Path, error: OSError) -> BundleFault:
+    return BundleFault(
+        f"{path.name}: cannot be read: {error.strerror or error}",
+        "the shipper's user must be in the group that owns the spool, and the file a plain one",
+    )

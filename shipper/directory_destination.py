@@ -1,0 +1,121 @@
+"""A directory as bucket: the same keys as in S3, every file whole and durable or not there."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+from agent import durable_file
+from shipper.delivery import Delivery
+from shipper.faults import DestinationFault
+
+DIRECTORY_MODE = 0o750
+
+_COPY_SIZE = 1 << 20
+_REMEDIES = {
+    errno.ENOSPC: "make room on its file system",
+    errno.EDQUOT: "raise the quota of the shipper's user",
+    errno.EACCES: "give the shipper's user write permission there",
+    errno.EPERM: "give the shipper's user write permission there",
+    errno.EROFS: "mount it writable, or add it to ReadWritePaths of aod-shipper.service",
+    errno.ELOOP: "remove the symbolic link below the destination: links are not followed",
+    errno.ENOTDIR: "remove the link or file that stands where a directory must be",
+    errno.EISDIR: "remove the directory that stands where a file must be",
+}
+
+
+class DirectoryBucket:
+    """Objects as files below ``root``, which is made when missing; links below it are refused."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    @property
+    def description(self) -> str:
+        """The store in words."""
+        return f"directory {self._root}"
+
+    def deliver(self, delivery: Delivery) -> None:
+        """See `shipper.destination.Destination`."""
+        archive, manifest = map(PurePosixPath, (delivery.keys.archive, delivery.keys.manifest))
+        try:
+            with self._open_folder(archive.parent) as folder:
+                _put_archive(folder / archive.name, delivery)
+                _put_manifest(folder / manifest.name, delivery)
+        except OSError as error:
+            raise DestinationFault(
+                f"{self.description}: {error.strerror or error}",
+                _REMEDIES.get(error.errno or 0, "look at the disk and the kernel log"),
+            ) from error
+
+    @contextlib.contextmanager
+    def _open_folder(self, folder: PurePosixPath) -> Iterator[Path]:
+        """A path that means ``folder`` below the root, whatever is renamed or linked meanwhile."""
+        self._root.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
+        descriptor = os.open(self._root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            for name in folder.parts:
+                inner = _open_inner(descriptor, name)
+                os.close(descriptor)
+                descriptor = inner
+            yield Path(f"/proc/self/fd/{descriptor}")
+        finally:
+            os.close(descriptor)
+
+
+def _open_inner(parent: int, name: str) -> int:
+    """Descriptor of the directory ``name`` in ``parent``, made durably when missing."""
+    try:
+        os.mkdir(name, DIRECTORY_MODE, dir_fd=parent)
+    except FileExistsError:
+        pass
+    else:
+        os.fsync(parent)
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    return os.open(name, flags, dir_fd=parent)
+
+
+def _put_archive(final: Path, delivery: Delivery) -> None:
+    if _holds(final, bytes.fromhex(delivery.sha256)):
+        return
+    _clear_leftovers(final)
+    temporary = durable_file.temporary_beside(final)
+    try:
+        with (
+            delivery.open_archive() as archive,
+            os.fdopen(durable_file.create_exclusive(temporary), "wb") as copy,
+        ):
+            shutil.copyfileobj(archive, copy, _COPY_SIZE)
+        durable_file.publish_file(temporary, final)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _put_manifest(final: Path, delivery: Delivery) -> None:
+    if not _holds(final, hashlib.sha256(delivery.manifest).digest()):
+        _clear_leftovers(final)
+        durable_file.publish_bytes(final, delivery.manifest)
+
+
+def _clear_leftovers(final: Path) -> None:
+    """Remove the temporaries of a run that was killed while it wrote ``final``."""
+    for leftover in final.parent.glob(f".{final.name}.*{durable_file.TEMPORARY_SUFFIX}"):
+        leftover.unlink(missing_ok=True)
+
+
+def _holds(path: Path, sha256: bytes) -> bool:
+    """Whether the plain file ``path`` exists with this content; anything else gets replaced."""
+    digest = hashlib.sha256()
+    try:
+        with os.fdopen(durable_file.open_plain(path), "rb") as file:
+            while data := file.read(_COPY_SIZE):
+                digest.update(data)
+    except OSError:
+        return False
+    return digest.digest() == sha256

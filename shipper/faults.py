@@ -1,0 +1,40 @@
+"""What can go wrong while shipping, sorted by who has to act."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class Fault(Exception):  # noqa: N818 - the field's word; each kind is decided on, not only reported
+    """One reason why a bundle did not arrive; ``remedy`` says what a person can do about it."""
+
+    kind: ClassVar[str]
+
+    def __init__(self, message: str, remedy: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.remedy = remedy
+
+
+class DestinationFault(Fault):
+    """The store refuses: every bundle would fail, so the shipper pauses until somebody acts."""
+
+    kind = "destination"
+
+
+class NetworkFault(Fault):
+    """The store does not answer now: tried again with growing pauses."""
+
+    kind = "network"
+
+
+class HostFault(Fault):
+    """This host hinders the shipper (permissions, a full disk): every bundle would fail."""
+
+    kind = "host"
+
+
+class BundleFault(Fault):
+    """This one bundle is not what its manifest says; the others go on."""
+
+    kind = "bundle"

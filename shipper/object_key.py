@@ -1,0 +1,41 @@
+"""Where a bundle lies in the store: host, day and anomaly can be read without opening anything."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import datetime, timezone
+
+from agent.spool import ARCHIVE
+from agent.ulid import ulid_time_ms
+
+# Short enough that the longest key part still fits into a file name with a temporary's suffix.
+NAME_LIMIT = 128
+
+_UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
+
+
+@dataclass(frozen=True)
+class ObjectKeys:
+    """The two objects of one bundle; the manifest is written last."""
+
+    archive: str
+    manifest: str
+
+
+def safe_name(text: str) -> str:
+    """``text`` as one harmless part of a key: ``[A-Za-z0-9._-]``, no leading dot or dash."""
+    return _UNSAFE.sub("_", text).strip(".-_")[:NAME_LIMIT].rstrip(".-_") or "unknown"
+
+
+def object_keys(prefix: str, host: str, anomaly: str, bundle_id: str, sha256: str) -> ObjectKeys:
+    """The keys of bundle ``bundle_id`` (a ULID) below ``prefix``, by the UTC day of its trigger.
+
+    ``host`` and ``anomaly`` may be hostile text. Raises ValueError when the ULID's time is
+    beyond the year 9999.
+    """
+    day = datetime.fromtimestamp(ulid_time_ms(bundle_id) / 1000, tz=timezone.utc)
+    folders = [part for part in prefix.split("/") if part not in ("", ".", "..")]
+    folders += [safe_name(host), f"{day.year:04}", f"{day.month:02}", f"{day.day:02}"]
+    stem = "/".join([*folders, f"{bundle_id}-{safe_name(anomaly)}-{sha256[:12]}"])
+    return ObjectKeys(archive=stem + ARCHIVE, manifest=stem + ".json")

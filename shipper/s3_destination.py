@@ -1,0 +1,184 @@
+"""A bucket of any S3-compatible store, through boto3."""
+
+from __future__ import annotations
+
+import os
+import ssl
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Protocol
+from urllib.parse import urlsplit
+
+import boto3
+from boto3.s3.transfer import TransferConfig
+from botocore.config import Config
+from botocore.credentials import Credentials, SharedCredentialProvider
+from botocore.exceptions import BotoCoreError, ClientError
+from botocore.parsers import ResponseParserError
+
+from agent import __version__
+from shipper.config_schema import S3Destination
+from shipper.delivery import Delivery
+from shipper.faults import DestinationFault
+from shipper.s3_faults import as_fault
+
+# Larger archives go in parts, so that a lost connection costs one part's time and memory.
+PART_SIZE = 16 << 20
+
+_IN_PARTS = TransferConfig(
+    multipart_threshold=PART_SIZE,
+    multipart_chunksize=PART_SIZE,
+    max_concurrency=1,
+    use_threads=False,
+)
+
+SYSTEMD_CREDENTIAL = "s3-credentials"
+
+# KeyError: s3transfer misses the upload id in the answer of a server that is no S3 store.
+_STORE_ERRORS = (BotoCoreError, ClientError, ResponseParserError, KeyError, ValueError)
+
+
+class _Client(Protocol):
+    """What is used of boto3's S3 client, which has no types of its own."""
+
+    def put_object(self, **arguments: object) -> Mapping[str, object]:
+        """One object in one request."""
+
+    def upload_fileobj(self, **arguments: object) -> None:
+        """One object in parts."""
+
+
+class S3Bucket:
+    """Writes with ``s3:PutObject`` alone: nothing is listed, asked for or read back.
+
+    The client is made at the first delivery and again after every fault, so that new
+    credentials are picked up without a restart.
+    """
+
+    def __init__(self, config: S3Destination) -> None:
+        self._config = config
+        self._client: _Client | None = None
+
+    @property
+    def description(self) -> str:
+        """The store in words, without secrets (a URL may carry some before its host)."""
+        if self._config.endpoint_url is None:
+            return f"s3://{self._config.bucket}"
+        address = urlsplit(self._config.endpoint_url).netloc.rpartition("@")[2]
+        return f"s3://{self._config.bucket} at {address}"
+
+    def deliver(self, delivery: Delivery) -> None:
+        """See `shipper.destination.Destination`."""
+        try:
+            self._client = self._client or _make_client(self._config)
+            self._put_archive(self._client, delivery)
+            key, manifest = delivery.keys.manifest, delivery.manifest
+            self._put(self._client, key, manifest, "application/json", {})
+        except _STORE_ERRORS as error:
+            self._client = None
+            raise as_fault(error, self.description) from error
+
+    def _put_archive(self, client: _Client, delivery: Delivery) -> None:
+        key, kind, metadata = delivery.keys.archive, "application/zstd", {"sha256": delivery.sha256}
+        with delivery.open_archive() as archive:
+            if delivery.size <= PART_SIZE:
+                self._put(client, key, archive.read(), kind, metadata)
+                return
+            client.upload_fileobj(
+                Fileobj=archive,
+                Bucket=self._config.bucket,
+                Key=key,
+                ExtraArgs={"ContentType": kind, "Metadata": metadata},
+                Config=_IN_PARTS,
+            )
+
+    def _put(
+        self, client: _Client, key: str, body: bytes, kind: str, metadata: dict[str, str]
+    ) -> None:
+        answer = client.put_object(
+            Bucket=self._config.bucket, Key=key, Body=body, ContentType=kind, Metadata=metadata
+        )
+        if not answer.get("ETag"):  # a login page of a captive portal also says 200
+            raise DestinationFault(
+                f"{self.description}: accepted an object without naming its ETag",
+                "check endpoint_url: this is no S3 store",
+            )
+
+
+def _make_client(config: S3Destination) -> _Client:
+    credentials = find_credentials(config)
+    keys = {}
+    if credentials is not None:
+        keys = {
+            "aws_access_key_id": credentials.access_key,
+            "aws_secret_access_key": credentials.secret_key,
+            "aws_session_token": credentials.token,
+        }
+    client: _Client = boto3.session.Session().client(
+        "s3",
+        region_name=config.region,
+        endpoint_url=config.endpoint_url,
+        verify=_trusted(config.ca_bundle),
+        config=_client_config(config),
+        **keys,
+    )
+    return client
+
+
+def _client_config(config: S3Destination) -> Config:
+    return Config(
+        connect_timeout=config.connect_timeout_sec,
+        read_timeout=config.read_timeout_sec,
+        # Retries are the shipper's: botocore's own would multiply with them.
+        retries={"mode": "standard", "total_max_attempts": 1},
+        # The newer checksums break older stores. The signature covers the body's sha256 instead,
+        # which every store checks.
+        request_checksum_calculation="when_required",
+        response_checksum_validation="when_required",
+        s3={"addressing_style": config.addressing_style, "payload_signing_enabled": True},
+        user_agent_extra=f"aod-shipper/{__version__}",
+    )
+
+
+def _trusted(ca_bundle: Path | None) -> str | bool:
+    """What botocore verifies TLS with; it would name a bad CA file a network error."""
+    if ca_bundle is None:
+        return True
+    try:
+        ssl.create_default_context(cafile=str(ca_bundle))
+    except OSError as error:  # ssl.SSLError is one
+        raise DestinationFault(
+            f"ca_bundle {ca_bundle}: {error.strerror or error}", "name a readable PEM file"
+        ) from error
+    return str(ca_bundle)
+
+
+def find_credentials(config: S3Destination) -> Credentials | None:
+    """The key to use, or None for boto3's own chain; order as `S3Destination` says."""
+    if config.credentials_file is not None:
+        return _read_credentials(config.credentials_file, required=True)
+    directory = os.environ.get("CREDENTIALS_DIRECTORY")
+    if directory:
+        return _read_credentials(Path(directory, SYSTEMD_CREDENTIAL), required=False)
+    return None
+
+
+def _read_credentials(path: Path, *, required: bool) -> Credentials | None:
+    """The key in the AWS format file ``path``; its text appears in no message."""
+    credentials, reason = None, "there is no key under [default]"
+    try:
+        with path.open("rb"):
+            credentials = SharedCredentialProvider(str(path)).load()
+    except OSError as error:
+        reason = error.strerror or "cannot be read"
+    except BotoCoreError:
+        reason = "is not in the format of an AWS credentials file"
+    if credentials and credentials.access_key and credentials.secret_key:
+        return credentials
+    if required:
+        raise DestinationFault(
+            f"credentials file {path}: {reason}",
+            "write [default] with aws_access_key_id and aws_secret_access_key into it, readable "
+            "for the shipper's user only",
+        )
+    return None

@@ -1,0 +1,278 @@
+"""How answers and silences of a store are sorted, over real connections on loopback."""
+
+import os
+import socket
+import ssl
+import subprocess
+import threading
+
+import pytest
+
+from shipper.config_schema import S3Destination
+from shipper.faults import DestinationFault, NetworkFault
+from shipper.s3_destination import PART_SIZE, S3Bucket
+from tests.minio_server import free_port
+from tests.shipper_support import ScriptedStore, add_bundle, delivery_of, make_shipper, new_spool
+
+KEY = "[default]\naws_access_key_id = some-key\naws_secret_access_key = some-secret\n"
+
+
+@pytest.fixture
+def spool(tmp_path):
+    return new_spool(tmp_path / "spool")
+
+
+@pytest.fixture
+def connect(tmp_path):
+    """A function that makes the destination for an endpoint."""
+    key_file = tmp_path / "key"
+    key_file.write_text(KEY)
+
+    def make(endpoint_url, **changes):
+        settings = {
+            "endpoint_url": endpoint_url,
+            "region": "us-east-1",
+            "credentials_file": key_file,
+            "connect_timeout_sec": 0.5,
+            "read_timeout_sec": 0.5,
+        }
+        return S3Bucket(S3Destination("evidence", **{**settings, **changes}))
+
+    return make
+
+
+DESTINATION = {
+    "AccessDenied": (403, "s3:PutObject"),
+    "NoSuchBucket": (404, "create the bucket"),
+    "InvalidAccessKeyId": (403, "key"),
+    "SignatureDoesNotMatch": (403, "key"),
+    "RequestTimeTooSkewed": (403, "clock"),
+    "ExpiredToken": (400, "renew"),
+    "XMinioStorageFull": (507, "room"),
+    "Whatever": (507, "room"),
+    "AuthorizationHeaderMalformed": (400, "region"),
+    "NotImplemented": (501, "documentation"),
+    "EntityTooLarge": (400, "documentation"),
+    "": (403, "s3:PutObject"),
+}
+NETWORK = {
+    "SlowDown": 503,
+    "InternalError": 500,
+    "ServiceUnavailable": 503,
+    "": 502,
+    "RequestTimeout": 400,
+    "OperationAborted": 409,
+    "ConditionalRequestConflict": 409,
+    "BadDigest": 400,
+    "TooManyRequests": 429,
+}
+
+
+@pytest.mark.parametrize("code", DESTINATION)
+def test_lasting_refusal_is_asked_once_and_names_the_remedy(spool, connect, code):
+    status, remedy = DESTINATION[code]
+    add_bundle(spool)
+    with ScriptedStore(lambda *_: (status, code)) as server:
+        summary = make_shipper(spool, connect(server.endpoint_url)).ship_pending()
+    assert isinstance(summary.fault, DestinationFault)
+    assert code in summary.fault.message
+    assert remedy in summary.fault.remedy
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("code", NETWORK)
+def test_passing_trouble_is_tried_as_often_as_configured(spool, connect, code):
+    add_bundle(spool)
+    with ScriptedStore(lambda *_: (NETWORK[code], code)) as server:
+        summary = make_shipper(spool, connect(server.endpoint_url)).ship_pending()
+    assert isinstance(summary.fault, NetworkFault)
+    assert len(server.requests) == 3, "botocore must not retry on top of the shipper"
+    assert summary.left == 1
+
+
+def test_manifest_comes_after_the_archive(spool, connect):
+    delivery = delivery_of(add_bundle(spool))
+    with ScriptedStore(lambda *_: (200, "etag")) as server:
+        connect(server.endpoint_url).deliver(delivery)
+    assert server.requests == [
+        ("PUT", f"/evidence/{delivery.keys.archive}"),
+        ("PUT", f"/evidence/{delivery.keys.manifest}"),
+    ]
+
+
+def test_no_manifest_for_an_archive_that_was_refused(spool, connect):
+    bundle = add_bundle(spool)
+    with ScriptedStore(lambda number, *_: (500 if number < 4 else 200, "x")) as server:
+        shipper = make_shipper(spool, connect(server.endpoint_url))
+        assert isinstance(shipper.ship_pending().fault, NetworkFault)
+        assert all(path.endswith(".tar.zst") for _, path in server.requests)
+        assert shipper.ship_pending().complete
+    assert spool.path(bundle.id, ".shipped").exists()
+
+
+def test_no_receipt_without_a_manifest(spool, connect):
+    bundle = add_bundle(spool)
+    with ScriptedStore(lambda _, __, path: (403 if ".json" in path else 200, "x")) as server:
+        summary = make_shipper(spool, connect(server.endpoint_url)).ship_pending()
+    assert isinstance(summary.fault, DestinationFault)
+    assert not spool.path(bundle.id, ".shipped").exists()
+
+
+def test_refused_upload_in_parts_is_given_up_cleanly(spool, connect):
+    delivery = delivery_of(add_bundle(spool, os.urandom(PART_SIZE + 1)))
+    with (
+        ScriptedStore(lambda *_: (403, "AccessDenied")) as server,
+        pytest.raises(DestinationFault, match="AccessDenied"),
+    ):
+        connect(server.endpoint_url).deliver(delivery)
+
+
+@pytest.mark.parametrize("size", [1000, PART_SIZE + 1])
+def test_web_server_that_says_yes_to_everything_is_no_store(spool, connect, size):
+    add_bundle(spool, os.urandom(size))
+    with ScriptedStore(lambda *_: (200, "")) as server:
+        summary = make_shipper(spool, connect(server.endpoint_url)).ship_pending()
+    assert "endpoint_url" in summary.fault.remedy
+    assert spool.counts().pending == 1
+
+
+def test_hostile_answer_cannot_forge_log_lines(spool, connect):
+    with (
+        ScriptedStore(lambda *_: (400, "Evil&#10;&#27;[31m" + "x" * 10_000)) as server,
+        pytest.raises(DestinationFault) as caught,
+    ):
+        connect(server.endpoint_url).deliver(delivery_of(add_bundle(spool)))
+    assert caught.value.message.isprintable()
+    assert len(caught.value.message) < 500
+
+
+def test_nobody_listening_is_a_network_fault(spool, connect):
+    with pytest.raises(NetworkFault):
+        connect(f"http://127.0.0.1:{free_port()}").deliver(delivery_of(add_bundle(spool)))
+
+
+def test_unknown_host_is_a_network_fault(spool, connect):
+    with pytest.raises(NetworkFault):
+        connect("http://store.invalid:9000").deliver(delivery_of(add_bundle(spool)))
+
+
+@pytest.mark.parametrize("size", [100, 12 << 20], ids=["waits for the answer", "cannot send"])
+def test_silent_server_is_given_up_after_the_timeout(spool, connect, size):
+    delivery = delivery_of(add_bundle(spool, os.urandom(size)))
+    with socket.create_server(("127.0.0.1", 0)) as listener:  # accepts, reads and says nothing
+        endpoint = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        with pytest.raises(NetworkFault):
+            connect(endpoint).deliver(delivery)
+
+
+@pytest.fixture
+def certificate(tmp_path):
+    """A self-signed certificate for 127.0.0.1 with its key in one file."""
+    key, path = tmp_path / "tls.key", tmp_path / "tls.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
+    command += [
+        "-nodes",
+        "-days",
+        "2",
+        "-subj",
+        "/CN=test",
+        "-addext",
+        "subjectAltName=IP:127.0.0.1",
+    ]
+    subprocess.run([*command, "-keyout", key, "-out", path], check=True, capture_output=True)
+    path.write_bytes(path.read_bytes() + key.read_bytes())
+    return path
+
+
+@pytest.fixture
+def tls_store(certificate):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    with ScriptedStore(lambda *_: (200, "etag"), context) as server:
+        yield server
+
+
+def test_untrusted_certificate_is_refused(spool, connect, tls_store):
+    with pytest.raises(DestinationFault, match="TLS") as caught:
+        connect(tls_store.endpoint_url).deliver(delivery_of(add_bundle(spool)))
+    assert "ca_bundle" in caught.value.remedy
+    assert tls_store.requests == []
+
+
+def test_certificate_of_the_ca_bundle_is_trusted(spool, connect, tls_store, certificate):
+    destination = connect(tls_store.endpoint_url, ca_bundle=certificate)
+    destination.deliver(delivery_of(add_bundle(spool)))
+    assert len(tls_store.requests) == 2
+
+
+def test_plain_server_behind_https_is_a_destination_fault(spool, connect):
+    with (
+        ScriptedStore(lambda *_: (200, "etag")) as server,
+        pytest.raises(DestinationFault, match="TLS"),
+    ):
+        endpoint = server.endpoint_url.replace("http:", "https:")
+        connect(endpoint).deliver(delivery_of(add_bundle(spool)))
+
+
+def test_connection_closed_in_the_handshake_is_a_network_fault(spool, connect):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def hang_up():
+            connection, _ = listener.accept()
+            connection.recv(10_000)
+            connection.close()
+
+        thread = threading.Thread(target=hang_up)
+        thread.start()
+        with pytest.raises(NetworkFault):
+            endpoint = f"https://127.0.0.1:{listener.getsockname()[1]}"
+            connect(endpoint).deliver(delivery_of(add_bundle(spool)))
+        thread.join()
+
+
+@pytest.mark.parametrize("content", [None, "no certificate"])
+def test_unusable_ca_bundle_is_named(spool, connect, tmp_path, content):
+    path = tmp_path / "ca.pem"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(DestinationFault, match=r"ca\.pem") as caught:
+        connect("https://127.0.0.1:1", ca_bundle=path).deliver(delivery_of(add_bundle(spool)))
+    assert "PEM" in caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (None, "No such file"),
+        ("", "no key under"),
+        ("[other]\naws_access_key_id = TOPSECRET\n", "no key under"),
+        ("[default]\naws_access_key_id = TOPSECRET\n", "format"),
+        ("TOPSECRET\n[default\n", "format"),
+        ("[default]\naws_access_key_id =\naws_secret_access_key = TOPSECRET\n", "no key under"),
+    ],
+)
+def test_unusable_credentials_file_is_named_but_not_quoted(
+    spool, connect, tmp_path, content, words
+):
+    path = tmp_path / "credentials"
+    if content is not None:
+        path.write_text(content)
+    destination = connect("http://127.0.0.1:1", credentials_file=path)
+    with pytest.raises(DestinationFault, match=words) as caught:
+        destination.deliver(delivery_of(add_bundle(spool)))
+    assert str(path) in caught.value.message
+    assert "TOPSECRET" not in f"{caught.value.message} {caught.value.remedy}"
+
+
+def test_no_credentials_anywhere_is_a_destination_fault(spool, connect, monkeypatch):
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nonexistent")
+    with pytest.raises(DestinationFault, match="no credentials"):
+        connect("http://127.0.0.1:1", credentials_file=None).deliver(delivery_of(add_bundle(spool)))
+
+
+def test_description_tells_no_password(connect):
+    description = connect("https://user:TOPSECRET@store.example:9000/x").description
+    assert description == "s3://evidence at store.example:9000"
