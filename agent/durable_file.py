@@ -7,7 +7,6 @@ one name are ordered. After a crash a leftover ``.*.tmp`` may remain; it is neve
 from __future__ import annotations
 
 import os
-import secrets
 import stat
 from pathlib import Path
 
@@ -21,7 +20,7 @@ class UnsafeFileError(OSError):
 
 def temporary_beside(final: Path) -> Path:
     """A fresh hidden name in the directory of ``final``, from which a rename is atomic."""
-    return final.with_name(f".{final.name}.{secrets.token_hex(4)}{TEMPORARY_SUFFIX}")
+    return final.with_name(f".{final.name}.{os.urandom(4).hex()}{TEMPORARY_SUFFIX}")
 
 
 def create_exclusive(path: Path, mode: int = FILE_MODE) -> int:

@@ -8,6 +8,7 @@ restart finds either no bundle or a whole one.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -27,6 +28,8 @@ EVICTED = ".evicted"
 # Sticky and setgid: the shipper's user may add receipts, but not remove what the agent wrote.
 BATCHES_MODE = 0o3770
 PRIVATE_MODE = 0o750
+
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 Manifest = dict[str, Any]
 
@@ -89,12 +92,19 @@ class Spool:
         return self.batches / f"{bundle_id}{suffix}"
 
     def publish(self, bundle_id: str, archive: Path, manifest: Manifest) -> SpooledBundle:
-        """Move the finished file ``archive`` (in `batches`) into place, then write its marker."""
-        final = self.path(bundle_id, ARCHIVE)
-        durable_file.publish_file(archive, final)
+        """Move the finished file ``archive`` (in `batches`) into place, then write its marker.
+
+        Raises OSError; then neither is there, whichever step failed.
+        """
+        final, done = self.path(bundle_id, ARCHIVE), self.path(bundle_id, DONE)
         data = json.dumps(manifest, indent=2, sort_keys=True).encode() + b"\n"
-        done = self.path(bundle_id, DONE)
-        durable_file.publish_bytes(done, data)
+        try:
+            durable_file.publish_file(archive, final)
+            durable_file.publish_bytes(done, data)
+        except BaseException:
+            for path in (archive, done, final):
+                path.unlink(missing_ok=True)
+            raise
         return SpooledBundle(bundle_id, final, done, final.lstat().st_size, shipped=False)
 
     def finished(self) -> list[SpooledBundle]:
@@ -122,13 +132,24 @@ class Spool:
         the tombstone stays and keeps the counts true.
         """
         if tombstone is not None:
-            data = json.dumps(tombstone, sort_keys=True).encode() + b"\n"
-            durable_file.publish_bytes(self.path(bundle.id, EVICTED), data)
+            self._bury(bundle, tombstone)
         elif not bundle.shipped:
             raise ValueError(f"bundle {bundle.id} is not shipped: its removal needs a tombstone")
         bundle.done.unlink(missing_ok=True)
         durable_file.sync_directory(self.batches)
         bundle.archive.unlink(missing_ok=True)
+
+    def _bury(self, bundle: SpooledBundle, tombstone: Manifest) -> None:
+        data = json.dumps(tombstone, sort_keys=True).encode() + b"\n"
+        grave = self.path(bundle.id, EVICTED)
+        try:
+            durable_file.publish_bytes(grave, data)
+        except OSError as error:
+            if error.errno not in NO_SPACE:
+                raise
+            # A full disk must not keep its own cleaning from working: the marker needs no new
+            # space to become the tombstone.
+            bundle.done.replace(grave)
 
     def counts(self) -> SpoolCounts:
         """Every bundle ever made, by fate, from the files alone."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import re
-import secrets
 import time
 
 _ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
@@ -13,7 +13,7 @@ _PATTERN = re.compile(r"[0-7][0-9A-HJKMNP-TV-Z]{25}")
 def new_ulid(time_ms: int | None = None) -> str:
     """A fresh ULID for ``time_ms`` (milliseconds of the wall clock, now if absent)."""
     moment = time.time_ns() // 1_000_000 if time_ms is None else time_ms
-    value = (moment & (1 << 48) - 1) << 80 | secrets.randbits(80)
+    value = (moment & (1 << 48) - 1) << 80 | int.from_bytes(os.urandom(10), "big")
     return "".join(_ALPHABET[value >> shift & 31] for shift in range(125, -1, -5))
 
 

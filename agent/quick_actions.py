@@ -1,0 +1,192 @@
+"""The quick actions: what is collected from the system when an anomaly is found, as data."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+
+Argv = tuple[str, ...]
+
+# The system's logs are wanted from a little before the trigger.
+LEAD_SEC = 60
+SYSLOG_LINES = 500
+MAX_MOUNTS = 8
+CIFS_TYPES = frozenset({"cifs", "smb3"})
+
+
+class Kind(Enum):
+    """Whether an action runs a program for what it prints, or copies a file of the system."""
+
+    CMD = "cmd"
+    FILE = "file"
+
+
+@dataclass(frozen=True)
+class Roots:
+    """Where the system keeps what is collected."""
+
+    proc: Path = Path("/proc")
+    log: Path = Path("/var/log")
+    run: Path = Path("/run")
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What the actions' commands depend on; ``since_sec`` is seconds of the wall clock."""
+
+    since_sec: int
+    roots: Roots = field(default_factory=Roots)
+
+    @classmethod
+    def of_trigger(cls, wall_ns: int, roots: Roots) -> Scene:
+        """The scene of an incident that was triggered at ``wall_ns``."""
+        return cls(wall_ns // 1_000_000_000 - LEAD_SEC, roots)
+
+
+@dataclass(frozen=True)
+class QuickAction:
+    """One thing to collect, into the file ``output``.
+
+    ``commands`` gives the argument lists to run, all of them; none means that there is nothing
+    to collect on this host. Files, too, are read by a child: /proc/fs/cifs can block on the locks
+    of a sick session.
+    """
+
+    name: str
+    output: str
+    kind: Kind
+    commands: Callable[[Scene], list[Argv]]
+    why: str
+
+
+@dataclass(frozen=True)
+class ActionResult:
+    """How one action went, for the manifest. ``file`` is None when nothing was written.
+
+    ``status``: ok, not_there (this host has no such file or program), cut (at the size limit),
+    failed (``exit`` and ``stderr_tail`` say how) or timed_out; after cut, failed and timed_out
+    the file holds what came until then.
+    """
+
+    name: str
+    file: str | None
+    status: str
+    exit: int | None = None
+    stderr_tail: str = ""
+    duration_sec: float = 0.0
+    bytes: int = 0
+
+
+def cifs_mount_points(mountinfo: str) -> list[str]:
+    """Mount points of SMB file systems in the text of /proc/<pid>/mountinfo, each once."""
+    points = []
+    for line in mountinfo.splitlines():
+        before, separator, after = line.partition(" - ")
+        if separator and after.split(" ", 1)[0] in CIFS_TYPES:
+            points.append(re.sub(r"\\([0-7]{3})", _unescape, before.split(" ")[4]))
+    return list(dict.fromkeys(points))
+
+
+def _unescape(match: re.Match[str]) -> str:
+    return chr(int(match[1], 8))
+
+
+def _proc_file(*parts: str) -> Callable[[Scene], list[Argv]]:
+    def commands(scene: Scene) -> list[Argv]:
+        path = scene.roots.proc.joinpath(*parts)
+        return [("cat", str(path))] if path.exists() else []
+
+    return commands
+
+
+def _has_journal(scene: Scene) -> bool:
+    places = (scene.roots.log / "journal", scene.roots.run / "log" / "journal")
+    return shutil.which("journalctl") is not None and any(
+        next(place.glob("*/*.journal"), None) for place in places
+    )
+
+
+def _journal(scene: Scene, *options: str) -> Argv:
+    since = f"--since=@{scene.since_sec}"
+    return ("journalctl", *options, since, "--output=short-iso-precise", "--no-pager")
+
+
+def _journalctl(scene: Scene) -> list[Argv]:
+    return [_journal(scene)] if _has_journal(scene) else []
+
+
+def _dmesg(scene: Scene) -> list[Argv]:
+    if _has_journal(scene):
+        return [_journal(scene, "--dmesg")]
+    return [("dmesg", "--time-format=iso")]
+
+
+def _syslogs(scene: Scene) -> list[Argv]:
+    for path in (scene.roots.log / "syslog", scene.roots.log / "messages"):
+        if path.exists():
+            return [("tail", f"--lines={SYSLOG_LINES}", str(path))]
+    return []
+
+
+def _smbinfo(scene: Scene) -> list[Argv]:
+    mountinfo = (scene.roots.proc / "self" / "mountinfo").read_text(errors="surrogateescape")
+    points = cifs_mount_points(mountinfo)[:MAX_MOUNTS]
+    return [("smbinfo", "filebasicinfo", point) for point in points]
+
+
+# In the order of volatility: what is gone soonest is started first.
+QUICK_ACTIONS: tuple[QuickAction, ...] = (
+    QuickAction(
+        "debugdata",
+        "debug_data.log",
+        Kind.FILE,
+        _proc_file("fs", "cifs", "DebugData"),
+        "sessions, credits and requests in flight as the kernel sees them now",
+    ),
+    QuickAction(
+        "stats",
+        "cifsstats.log",
+        Kind.FILE,
+        _proc_file("fs", "cifs", "Stats"),
+        "commands, failures and reconnects by share since the mount",
+    ),
+    QuickAction(
+        "mounts",
+        "mounts.log",
+        Kind.FILE,
+        _proc_file("mounts"),
+        "servers, dialects and options of the mounts",
+    ),
+    QuickAction(
+        "smbinfo",
+        "smbinfo.log",
+        Kind.CMD,
+        _smbinfo,
+        "whether the server answers one simple query for each mount",
+    ),
+    QuickAction(
+        "dmesg",
+        "dmesg.log",
+        Kind.CMD,
+        _dmesg,
+        "what cifs.ko said: reconnects, timeouts, signature faults",
+    ),
+    QuickAction(
+        "journalctl",
+        "journalctl.log",
+        Kind.CMD,
+        _journalctl,
+        "what else happened on the host at that time: network, services, memory",
+    ),
+    QuickAction(
+        "syslogs",
+        "syslogs.log",
+        Kind.FILE,
+        _syslogs,
+        "the same for hosts that log to files",
+    ),
+)

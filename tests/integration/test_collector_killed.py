@@ -1,0 +1,60 @@
+"""A collector killed at any moment: after the restart there are whole bundles and nothing else."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from agent.spool import Spool
+from tests.evidence import wait_until
+
+ROUNDS = 6
+PROGRAM = """
+import pathlib, sys, threading
+from agent.audit import Audit
+from agent.config_schema import CollectionConfig
+from agent.log_collector import LogCollector
+from agent.spool import Spool
+from tests.evidence import make_action, make_events
+
+room = threading.Semaphore(8)
+collector = LogCollector(
+    Spool(pathlib.Path(sys.argv[1])),
+    CollectionConfig(),
+    Audit(enabled=False),
+    on_published=lambda bundle: room.release(),
+)
+threading.Thread(target=collector.run, daemon=True).start()
+while True:
+    room.acquire()
+    collector.submit(make_action(make_events(2000), actions=("mounts",)))
+"""
+
+
+def test_after_a_kill_there_are_whole_bundles_only(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "spool")
+    spool.prepare()
+    moments = random.Random(7)  # noqa: S311 - when to kill is no secret
+    leftovers = 0
+    for _ in range(ROUNDS):
+        before = len(spool.finished())
+        with subprocess.Popen(
+            [sys.executable, "-c", PROGRAM, str(spool.root)], cwd=Path(__file__).parents[2]
+        ) as collector:
+            wait_until(lambda seen=before: len(spool.finished()) > seen + 3)  # type: ignore[misc]
+            time.sleep(moments.uniform(0, 0.1))  # the moment is what varies, nothing is awaited
+            collector.kill()
+        finished = [bundle.id for bundle in spool.finished()]
+        leftovers += len(spool.recover())
+        assert [bundle.id for bundle in spool.finished()] == finished
+        assert list(spool.staging.iterdir()) == []
+        assert len(list(spool.batches.iterdir())) == 2 * len(finished)
+    for bundle in spool.finished():
+        archive = bundle.manifest()["archive"]
+        assert archive["size"] == bundle.size
+        assert archive["sha256"] == hashlib.sha256(bundle.archive.read_bytes()).hexdigest()
+    assert leftovers > 0, "no kill came in the middle of a collection"

@@ -1,0 +1,235 @@
+"""Bounds of age and size, on a real spool with a clock in the test's hand."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from agent.config_schema import CleanupConfig
+from agent.durable_file import temporary_beside
+from agent.space_watcher import DAY_SEC, MEGABYTE, Clock, SpaceWatcher
+from agent.spool import ARCHIVE, DONE, EVICTED, SHIPPED, Spool, SpooledBundle
+from agent.ulid import new_ulid
+from tests.evidence import Journal, wait_until
+
+NOW = 1_750_000_000.0
+CONFIG = CleanupConfig(max_log_age_days=2, max_total_log_size_mb=1, cleanup_interval_sec=60)
+
+
+@dataclass
+class SetClock:
+    """Moves only when told."""
+
+    wall: float = NOW
+    steady: float = 1_000.0
+
+    def pass_time(self, seconds: float) -> None:
+        self.wall += seconds
+        self.steady += seconds
+
+
+class Bench:
+    """A spool with its watcher."""
+
+    def __init__(self, directory: Path) -> None:
+        self.spool = Spool(directory / "spool")
+        self.spool.prepare()
+        self.journal = Journal(directory)
+        self.time = SetClock()
+        self.watcher = self.make_watcher(CONFIG)
+
+    def make_watcher(self, config: CleanupConfig) -> SpaceWatcher:
+        clock = Clock(lambda: self.time.wall, lambda: self.time.steady)
+        self.watcher = SpaceWatcher(self.spool, config, self.journal.audit, clock)
+        return self.watcher
+
+    def add(self, age_sec: float, size: int = 1_000, shipped: bool = False) -> SpooledBundle:
+        bundle_id = new_ulid(int((self.time.wall - age_sec) * 1000))
+        temporary = temporary_beside(self.spool.path(bundle_id, ARCHIVE))
+        temporary.write_bytes(b"x" * size)
+        manifest = {"id": bundle_id, "host": "client-7", "anomaly": "latency"}
+        bundle = self.spool.publish(bundle_id, temporary, manifest)
+        if shipped:
+            self.spool.write_receipt(bundle_id, {"key": "k"})
+        return bundle
+
+    def left(self) -> list[str]:
+        return [bundle.id for bundle in self.spool.finished()]
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    bench = Bench(tmp_path)
+    yield bench
+    bench.journal.close()
+
+
+def test_the_old_go_and_the_young_stay(bench: Bench) -> None:
+    bench.add(2 * DAY_SEC + 10)
+    bench.add(2 * DAY_SEC + 10, shipped=True)
+    young = [bench.add(2 * DAY_SEC - 10).id, bench.add(0).id]
+    assert bench.watcher.clean()
+    assert bench.left() == young
+    counts = bench.spool.counts()
+    assert (counts.made, counts.delivered, counts.evicted, counts.pending) == (4, 1, 1, 2)
+    assert bench.watcher.statistics().removed == 1
+    assert bench.watcher.statistics().evicted == 1
+
+
+def test_an_unshipped_eviction_leaves_a_tombstone_and_an_audit_entry(bench: Bench) -> None:
+    old = bench.add(3 * DAY_SEC, size=77)
+    shipped = bench.add(3 * DAY_SEC, shipped=True)
+    bench.watcher.clean()
+    tombstone = json.loads(bench.spool.path(old.id, EVICTED).read_text())
+    assert tombstone.pop("evicted_at").startswith("2025-06-15T15:06:40")
+    assert tombstone == {
+        "id": old.id,
+        "reason": "age",
+        "size": 77,
+        "host": "client-7",
+        "anomaly": "latency",
+    }
+    (entry,) = bench.journal.entries()
+    assert (entry["AOD_EVENT"], entry["AOD_BUNDLE"]) == ("eviction", old.id)
+    assert not bench.spool.path(shipped.id, EVICTED).exists()
+    assert bench.spool.path(shipped.id, SHIPPED).exists()
+
+
+def test_at_ninety_percent_nothing_goes_above_it_half_goes(bench: Bench) -> None:
+    tenth = MEGABYTE // 10
+    ids = [bench.add(100 - number, size=tenth).id for number in range(9)]
+    bench.watcher.clean()
+    assert bench.left() == ids
+    ids.append(bench.add(1, size=tenth).id)
+    bench.watcher.clean()
+    assert bench.left() == ids[5:], "the oldest went, until half was left"
+    assert bench.spool.counts().total_bytes <= MEGABYTE / 2
+
+
+def test_shipped_bundles_go_first_even_when_younger(bench: Bench) -> None:
+    tenth = MEGABYTE // 10
+    waiting = [bench.add(100 - number, size=tenth).id for number in range(5)]
+    for number in range(5):
+        bench.add(50 - number, size=tenth, shipped=True)
+    bench.watcher.clean()
+    assert bench.left() == waiting
+    assert bench.spool.counts().evicted == 0
+
+
+def test_one_bundle_above_the_limit_goes(bench: Bench) -> None:
+    bench.add(1, size=2 * MEGABYTE)
+    assert not bench.watcher.clean()
+    assert bench.left() == []
+
+
+def test_unfinished_archives_are_neither_counted_nor_touched(bench: Bench) -> None:
+    unfinished = bench.add(0, size=2 * MEGABYTE)
+    unfinished.done.unlink()
+    small = bench.add(0)
+    bench.watcher.clean()
+    assert unfinished.archive.exists()
+    assert bench.left() == [small.id]
+
+
+def test_receipts_and_tombstones_stay_for_ever(bench: Bench) -> None:
+    bench.add(500 * DAY_SEC, shipped=True)
+    bench.add(500 * DAY_SEC)
+    bench.watcher.clean()
+    bench.watcher.clean()
+    assert sorted(path.suffix for path in bench.spool.batches.iterdir()) == [EVICTED, SHIPPED]
+    assert bench.spool.counts().made == 2
+
+
+@pytest.mark.parametrize("jump_sec", [400 * DAY_SEC, -400 * DAY_SEC])
+def test_a_clock_that_jumps_makes_no_bundle_old(bench: Bench, jump_sec: float) -> None:
+    before = bench.add(0)
+    bench.time.wall += jump_sec
+    after = bench.add(0)
+    bench.watcher.clean()
+    assert set(bench.left()) == {before.id, after.id}
+
+
+def test_time_that_passes_does(bench: Bench) -> None:
+    bench.add(0)
+    bench.time.pass_time(2 * DAY_SEC + 10)
+    bench.watcher.clean()
+    assert bench.left() == []
+
+
+def test_an_unreadable_marker_keeps_no_archive(bench: Bench) -> None:
+    bundle = bench.add(3 * DAY_SEC)
+    bundle.done.write_bytes(b"\xff not json")
+    bench.watcher.clean()
+    assert bench.left() == []
+    assert json.loads(bench.spool.path(bundle.id, EVICTED).read_text())["host"] is None
+
+
+def test_one_that_cannot_be_removed_keeps_no_other(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fault of ours: a file that the kernel refuses to remove, as on a damaged file system."""
+    stuck, other = bench.add(3 * DAY_SEC), bench.add(2.5 * DAY_SEC)
+    real_unlink = Path.unlink
+
+    def refuse(path: Path, missing_ok: bool = False) -> None:
+        if path == stuck.done:
+            raise OSError(5, "Input/output error")
+        real_unlink(path, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    assert bench.watcher.clean()
+    assert bench.left() == [stuck.id]
+    assert not bench.spool.path(other.id, DONE).exists()
+    assert bench.watcher.statistics().failed == 1
+    assert "Input/output" in bench.watcher.statistics().last_failure
+
+
+def test_a_vanished_spool_is_made_anew_and_counted(bench: Bench) -> None:
+    shutil.rmtree(bench.spool.root)
+    assert not bench.watcher.clean()
+    assert bench.spool.batches.is_dir()
+    assert bench.watcher.statistics().spool_recreated == 1
+    assert bench.journal.entries()[0]["AOD_EVENT"] == "spool_recreated"
+
+
+def test_a_spool_that_cannot_be_made_is_survived(bench: Bench) -> None:
+    shutil.rmtree(bench.spool.root)
+    bench.spool.root.write_text("in the way")
+    assert bench.watcher.clean(), "it must be looked at again"
+    assert bench.watcher.statistics().failed == 1
+
+
+def test_the_thread_cleans_when_woken_and_ends_when_stopped(bench: Bench) -> None:
+    thread = threading.Thread(target=bench.watcher.run)
+    thread.start()
+    bench.add(3 * DAY_SEC)
+    bench.watcher.wake()
+    wait_until(lambda: bench.watcher.statistics().evicted == 1)
+    bench.watcher.stop()
+    thread.join(20)
+    assert not thread.is_alive()
+
+
+def test_the_thread_looks_again_by_itself_while_there_are_bundles(bench: Bench) -> None:
+    watcher = bench.make_watcher(CleanupConfig(cleanup_interval_sec=0.02))
+    bench.add(1 * DAY_SEC)
+    thread = threading.Thread(target=watcher.run)
+    thread.start()
+    bench.time.pass_time(1.5 * DAY_SEC)
+    wait_until(lambda: watcher.statistics().evicted == 1)
+    watcher.stop()
+    thread.join(20)
+
+
+def test_stopped_before_the_start_it_does_not_hang(bench: Bench) -> None:
+    bench.watcher.stop()
+    thread = threading.Thread(target=bench.watcher.run)
+    thread.start()
+    thread.join(20)
+    assert not thread.is_alive()
