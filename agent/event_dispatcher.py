@@ -58,7 +58,9 @@ class EventDispatcher:
                 source.wait()
                 if source.pending():
                     self._gather(source)
-                    self._drain(source)
+                # Also when nothing countable waits: a ring that makes no sense must not keep
+                # waking this loop.
+                self._drain(source)
             self._drain_rest(source)
         finally:
             source.close()

@@ -1,0 +1,251 @@
+"""The command ``aod-agent``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from agent import __version__
+from agent.config_loader import load_config
+from agent.config_schema import Config
+from agent.settings_reader import ConfigError
+from agent.status_server import NotRunningError, query_status, runtime_directory
+from agent.stop_signal import StopSignal
+
+EXIT_OK = 0
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+EXIT_NOT_RUNNING = 3
+
+DEFAULT_CONFIG = Path("/etc/aod/config.yaml")
+
+DESCRIPTION = """\
+Watches the kernel's SMB client through eBPF, notices when a mount gets slow or fails,
+and collects the evidence of that moment into one tar.zst bundle."""
+
+EXAMPLES = """\
+examples:
+  aod-agent check-config /etc/aod/config.yaml   every mistake in the file, with line and cure
+  aod-agent run                                 watch this host (as root; see aod-agent.service)
+  aod-agent status                              what the running agent sees
+  aod-agent record trace.zst --duration 60      a minute of SMB traffic, timings only
+  aod-agent replay trace.zst                    what the agent would have made of it
+
+exit status: 0 fine, 1 failed, 2 wrong usage or configuration, 3 no agent is running"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit status."""
+    options = build_parser().parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
+    command: Callable[[argparse.Namespace], int] = options.command
+    try:
+        return command(options)
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return EXIT_USAGE
+    except NotRunningError as error:
+        print(f"aod-agent: {error}", file=sys.stderr)
+        return EXIT_NOT_RUNNING
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    parser = argparse.ArgumentParser(
+        prog="aod-agent",
+        description=DESCRIPTION,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"aod-agent {__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    run = commands.add_parser("run", help="watch this host until told to stop")
+    _add_config(run)
+    run.set_defaults(command=run_agent)
+
+    check = commands.add_parser("check-config", help="check a configuration file")
+    check.add_argument("file", type=Path, metavar="F", help="the file to check")
+    check.set_defaults(command=check_config)
+
+    replay = commands.add_parser(
+        "replay",
+        help="run a recorded trace through the same pipeline",
+        description="Runs a recorded trace through detection and collection, as if it happened "
+        "now. Bundles land in OUTPUT; the running agent is not touched.",
+    )
+    replay.add_argument("trace", type=Path, metavar="TRACE", help="made by 'aod-agent record'")
+    replay.add_argument(
+        "--speed",
+        type=_speed,
+        default=0.0,
+        metavar="N",
+        help="times real time; 0, the default: as fast as possible",
+    )
+    replay.add_argument(
+        "--output",
+        type=Path,
+        default=Path("aod-replay"),
+        metavar="DIR",
+        help="spool for the bundles (default: %(default)s)",
+    )
+    _add_config(replay)
+    _add_json(replay)
+    replay.set_defaults(command=replay_command)
+
+    record = commands.add_parser(
+        "record",
+        help="record every SMB command of this host into a trace",
+        description="Records command, timing, result, process id and task name of every SMB "
+        "command; no file names and no data. Ends with Ctrl+C or after --duration.",
+    )
+    record.add_argument("out", type=Path, metavar="OUT", help="the trace to write")
+    record.add_argument(
+        "--duration", type=float, metavar="S", help="seconds to record (default: until Ctrl+C)"
+    )
+    _add_json(record)
+    record.set_defaults(command=record_command)
+
+    status = commands.add_parser("status", help="what the running agent sees")
+    status.add_argument(
+        "--runtime-dir",
+        type=Path,
+        default=None,
+        metavar="DIR",
+        help="where the agent's socket lies (default: /run/aod)",
+    )
+    _add_json(status)
+    status.set_defaults(command=status_command)
+    return parser
+
+
+def run_agent(options: argparse.Namespace) -> int:
+    """``aod-agent run``."""
+    from agent.controller import AlreadyRunningError, Controller
+    from agent.kernel_filter import kernel_settings
+    from agent.probe_opener import ProbeOpener
+
+    config = _load(options.config)
+    opener = ProbeOpener(kernel_settings(config.guardian.anomalies.values()))
+    controller = Controller(config, opener, lambda: opener.state, runtime_directory())
+    _stop_on_signals(controller.stop)
+    try:
+        controller.start()
+    except (OSError, AlreadyRunningError) as error:
+        print(f"aod-agent: cannot start: {error}", file=sys.stderr)
+        return EXIT_FAILED
+    controller.audit.record("config", f"configuration loaded from {options.config}")
+    controller.wait()
+    controller.shutdown()
+    return EXIT_OK
+
+
+def check_config(options: argparse.Namespace) -> int:
+    """``aod-agent check-config``."""
+    config = _load(options.file)
+    rules = ", ".join(config.guardian.anomalies)
+    print(f"{options.file}: fine ({len(config.guardian.anomalies)} rules: {rules})")
+    return EXIT_OK
+
+
+def replay_command(options: argparse.Namespace) -> int:
+    """``aod-agent replay``."""
+    from agent.controller import AlreadyRunningError
+    from agent.replay import replay_trace
+    from agent.report import replay_text
+    from agent.trace import TraceError
+
+    config = _load(options.config)
+    try:
+        result = replay_trace(options.trace, config, options.output.absolute(), options.speed)
+    except (OSError, TraceError, AlreadyRunningError) as error:
+        print(f"aod-agent: {error}", file=sys.stderr)
+        return EXIT_FAILED
+    print(json.dumps(asdict(result), indent=2) if options.json else replay_text(result))
+    return EXIT_FAILED if result.failed_collections else EXIT_OK
+
+
+def record_command(options: argparse.Namespace) -> int:
+    """``aod-agent record``."""
+    import threading
+
+    from agent.probe import ProbeFault, load_probe
+    from agent.recording import record_trace
+    from agent.report import Progress
+
+    stop = StopSignal()
+    _stop_on_signals(stop)
+    try:
+        probe = load_probe()
+    except ProbeFault as fault:
+        print(f"aod-agent: {fault.message}\n  {fault.remedy}", file=sys.stderr)
+        return EXIT_FAILED
+    print("recording every SMB command of this host; Ctrl+C ends it", file=sys.stderr)
+    if options.duration is not None:
+        timer = threading.Timer(options.duration, stop.set)
+        timer.daemon = True
+        timer.start()
+    try:
+        events, lost = record_trace(probe, options.out, stop, Progress("commands").update)
+    except OSError as error:
+        print(f"aod-agent: {error}", file=sys.stderr)
+        return EXIT_FAILED
+    result = {"trace": str(options.out), "events": events, "lost": lost}
+    print(
+        json.dumps(result)
+        if options.json
+        else f"{options.out}: {events} commands recorded, {lost} lost"
+    )
+    return EXIT_OK
+
+
+def status_command(options: argparse.Namespace) -> int:
+    """``aod-agent status``."""
+    from agent.report import status_text
+
+    status = query_status(options.runtime_dir or runtime_directory())
+    print(json.dumps(status, indent=2) if options.json else status_text(status))
+    return EXIT_OK
+
+
+def _load(path: Path) -> Config:
+    loaded = load_config(path)
+    for warning in loaded.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    return loaded.config
+
+
+def _stop_on_signals(stop: StopSignal) -> None:
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+
+
+def _add_config(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--config",
+        type=Path,
+        default=DEFAULT_CONFIG,
+        metavar="F",
+        help="configuration file (default: %(default)s)",
+    )
+
+
+def _add_json(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print JSON for machines")
+
+
+def _speed(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < 1e9:
+        raise argparse.ArgumentTypeError("must be 0 or a positive number")
+    return value
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,107 @@
+"""Words for terminals: the status, the result of a replay, progress."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+from agent.detectors.description import duration
+from agent.replay import ReplayResult
+
+STATES = {
+    "starting": "starting",
+    "waiting_for_cifs": "waiting: the cifs module is not loaded (it attaches when one mounts)",
+    "loading": "loading the kernel program",
+    "watching": "watching",
+    "fault": "NOT watching",
+}
+
+
+class Progress:
+    """A line on a terminal that counts up; silent elsewhere."""
+
+    def __init__(self, unit: str) -> None:
+        self._unit = unit
+        self._last = 0.0
+
+    def update(self, count: int) -> None:
+        """Show ``count``, at most ten times a second."""
+        now = time.monotonic()
+        if sys.stderr.isatty() and now - self._last >= 0.1:
+            self._last = now
+            sys.stderr.write(f"\r{count:,} {self._unit} ")
+            sys.stderr.flush()
+
+
+def status_text(status: dict[str, Any]) -> str:
+    """The status for people: what is watched, what was seen, what became of it."""
+    source, events, bundles = status["source"], status["events"], status["bundles"]
+    collections = status["collections"]
+    lines = [
+        f"aod-agent {status['version']}, pid {status['pid']}, up {_span(status['uptime_sec'])}",
+        f"  state       {STATES.get(source['state'], source['state'])}",
+        *_source_lines(source),
+        f"  events      {events['dispatched']:,} seen in {events['batches']:,} batches, "
+        f"{events.get('ring_full', 0):,} lost (ring full), "
+        f"{events.get('bad_records', 0):,} bad records",
+        f"  incidents   {status['incidents']['opened']:,} "
+        f"({status['incidents']['suppressed']:,} further triggers in them)",
+        f"  collections {collections['collected']:,} done, {collections['running']:,} running, "
+        f"{collections['failed']:,} failed",
+        f"  bundles     {bundles['made']:,} made = {bundles['delivered']:,} delivered "
+        f"+ {bundles['pending']:,} pending + {bundles['evicted']:,} evicted; "
+        f"{bundles['total_bytes'] / 1e6:.1f} MB in {status['spool']}",
+    ]
+    if collections.get("last_failure"):
+        lines.append(f"  last failure {collections['last_failure']}")
+    lines += _component_lines(status["components"])
+    return "\n".join(lines)
+
+
+def replay_text(result: ReplayResult) -> str:
+    """The result of a replay for people."""
+    lines = [
+        f"saw        {result.commands:,} SMB commands in {duration(result.duration_ns)}"
+        + (f", {result.lost:,} more were lost when recording" if result.lost else ""),
+        f"reported   {result.reported:,} slow or failed ones",
+        f"incidents  {result.incidents:,} ({result.suppressed:,} further triggers in them)",
+    ]
+    for manifest in result.manifests:
+        lines += [
+            f"triggered  {manifest['anomaly']}: {manifest['reason']}",
+            f"bundle     {manifest['archive']['file']} ({manifest['archive']['size']:,} bytes)",
+        ]
+    if result.failed_collections:
+        lines.append(f"FAILED     {result.failed_collections} collections; see the log above")
+    return "\n".join(lines)
+
+
+def _source_lines(source: dict[str, Any]) -> list[str]:
+    if source["state"] == "fault":
+        return [f"  fault       {source['message']}", f"  remedy      {source['remedy']}"]
+    if source["state"] != "watching":
+        return []
+    headers = source.get("headers", {})
+    lines = [
+        f"  kernel      {source.get('kernel')}, headers {headers.get('kind')} "
+        f"({headers.get('path')}), bcc {source.get('bcc')}"
+    ]
+    return lines + [f"  without     {note}" for note in source.get("missing", [])]
+
+
+def _component_lines(components: dict[str, dict[str, Any]]) -> list[str]:
+    return [
+        f"  {name}: {state['state']}, {state['restarts']} restarts, last: {state['last_fault']}"
+        for name, state in components.items()
+        if state["last_fault"]
+    ]
+
+
+def _span(seconds: float) -> str:
+    minutes, hours, days = seconds // 60, seconds // 3600, seconds // 86400
+    if days:
+        return f"{days:.0f} d {hours % 24:.0f} h"
+    if hours:
+        return f"{hours:.0f} h {minutes % 60:.0f} min"
+    return f"{minutes:.0f} min" if minutes else f"{seconds:.0f} s"

@@ -1,0 +1,94 @@
+"""The running agent's status on a Unix socket: nothing is written while nobody asks."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+log = logging.getLogger("aod.status")
+
+Status = dict[str, Any]
+
+SOCKET_NAME = "agent.sock"
+SOCKET_MODE = 0o660
+CLIENT_TIMEOUT_SEC = 5.0
+DEFAULT_RUNTIME_DIRECTORY = Path("/run/aod")
+
+
+class NotRunningError(Exception):
+    """No agent answers on the socket."""
+
+
+def runtime_directory() -> Path:
+    """Where the socket lies: systemd's choice, else /run/aod."""
+    return Path(os.environ.get("RUNTIME_DIRECTORY") or DEFAULT_RUNTIME_DIRECTORY)
+
+
+class StatusServer:
+    """Answers every connection with one JSON document. `run` is a thread's body."""
+
+    def __init__(self, directory: Path, status: Callable[[], Status]) -> None:
+        self._path = directory / SOCKET_NAME
+        self._status = status
+        self._stopping = False
+        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+
+    def open(self) -> None:
+        """Bind the socket. Raises OSError."""
+        self._path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
+        self._path.unlink(missing_ok=True)
+        self._listener.bind(str(self._path))
+        self._path.chmod(SOCKET_MODE)
+        self._listener.listen(8)
+
+    def run(self) -> None:
+        """Serve until `stop`."""
+        while not self._stopping:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                if self._stopping:
+                    return
+                raise
+            with connection:
+                connection.settimeout(CLIENT_TIMEOUT_SEC)
+                self._answer(connection)
+
+    def stop(self) -> None:
+        """End `run` and remove the socket."""
+        self._stopping = True
+        try:
+            self._listener.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            log.debug("status socket was not listening")
+        self._listener.close()
+        self._path.unlink(missing_ok=True)
+
+    def _answer(self, connection: socket.socket) -> None:
+        try:
+            connection.sendall(json.dumps(self._status()).encode() + b"\n")
+        except OSError as error:
+            log.debug("status client went away: %s", error)
+
+
+def query_status(directory: Path) -> Status:
+    """Ask the running agent. Raises `NotRunningError`."""
+    path = directory / SOCKET_NAME
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+            connection.settimeout(CLIENT_TIMEOUT_SEC)
+            connection.connect(str(path))
+            with connection.makefile("rb") as answer:
+                status = json.loads(answer.read())
+    except PermissionError as error:
+        raise NotRunningError(f"{path}: permission denied; run as root or in group aod") from error
+    except (OSError, ValueError) as error:
+        raise NotRunningError(f"no agent answers on {path}: {error}") from error
+    if not isinstance(status, dict):
+        raise NotRunningError(f"{path}: not an agent's answer")
+    return status

@@ -1,0 +1,173 @@
+"""The agent over a real kernel program: what happens in the kernel shows in bundles and status."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.config_loader import load_config
+from agent.config_schema import Config
+from agent.controller import Controller
+from agent.event_source import EventSource, KernelSource
+from agent.kernel_filter import kernel_settings
+from agent.loader_process import ProbeFault
+from agent.probe import Probe, load_probe
+from agent.probe_opener import ProbeOpener
+from agent.status_server import query_status
+from agent.stop_signal import StopSignal
+from tests.ebpf_host import PRCTL_LOADER, Kernel, ebpf_host, wait_until
+
+pytestmark = pytest.mark.ebpf
+__all__ = ["ebpf_host"]
+
+CONFIG = Path(__file__).parents[2] / "config" / "config.yaml"
+SECOND = 1_000_000_000
+READ, CREATE, EACCES = 8, 5, 13
+
+
+class LiveAgent:
+    """A running controller whose kernel program listens to this process's prctl calls."""
+
+    def __init__(self, config: Config, runtime: Path, probe: Probe) -> None:
+        probe.settings[:] = kernel_settings(config.guardian.anomalies.values())
+        self.source = KernelSource(probe)
+        self.kernel = Kernel(probe)
+        self._runtime = runtime
+        self.controller = Controller(config, self._open, dict, runtime)
+        self.controller.start()
+        wait_until(lambda: self.status()["events"]["sources_opened"] == 1, "the source is open")
+
+    def status(self) -> dict[str, Any]:
+        return query_status(self._runtime)
+
+    def slow(self, command: int, seconds: float, errno: int = 0) -> None:
+        """One command that took that long."""
+        mid = self.kernel.next_mid()
+        self.kernel.enter(command, mid)
+        self.kernel.age(int(seconds * SECOND))
+        self.kernel.finish(command, mid, errno=errno)
+
+    def _open(self, stop: StopSignal) -> EventSource:
+        return self.source
+
+
+@pytest.fixture
+def start(ebpf_host: None, tmp_path: Path) -> Iterator[Callable[..., LiveAgent]]:
+    """Starts an agent with ``ring_pages``; it is shut down after the test."""
+    agents: list[LiveAgent] = []
+
+    def start(ring_pages: int = 256, **watcher: Any) -> LiveAgent:
+        loaded = load_config(CONFIG).config
+        config = replace(
+            loaded,
+            aod_output_dir=tmp_path / "spool",
+            watcher=replace(loaded.watcher, **watcher),
+        )
+        probe = load_probe(ring_pages=ring_pages, command=PRCTL_LOADER)
+        agents.append(LiveAgent(config, tmp_path / "run", probe))
+        return agents[-1]
+
+    yield start
+    for agent in agents:
+        agent.controller.shutdown()
+
+
+def test_a_slow_command_in_the_kernel_becomes_a_bundle(start: Callable[..., LiveAgent]) -> None:
+    agent = start()
+    agent.slow(READ, 1.5)
+    wait_until(lambda: agent.status()["bundles"]["made"] == 1, "a bundle")
+    (bundle,) = agent.controller.spool.finished()
+    manifest = bundle.manifest()
+    assert manifest["anomaly"] == "slow_commands"
+    assert "SMB2_READ with 1.5 s" in manifest["reason"]
+    assert manifest["source"]["kind"] == "kernel"
+    assert manifest["source"]["headers"]["path"]
+    assert manifest["counters"]["events"] == 1
+
+
+def test_failures_in_the_kernel_become_a_bundle(start: Callable[..., LiveAgent]) -> None:
+    agent = start()
+    for _ in range(9):
+        agent.slow(CREATE, 0, errno=EACCES)
+    wait_until(lambda: agent.status()["events"]["examined"] == 9, "nine failures")
+    assert agent.status()["incidents"]["opened"] == 0
+    agent.slow(CREATE, 0, errno=EACCES)
+    wait_until(lambda: agent.status()["bundles"]["made"] == 1, "a bundle at the tenth")
+    (bundle,) = agent.controller.spool.finished()
+    assert "SMB2_CREATE with EACCES" in bundle.manifest()["reason"]
+
+
+def test_every_event_is_examined_or_counted_as_lost(start: Callable[..., LiveAgent]) -> None:
+    agent = start(ring_pages=1, batch_linger_sec=0.5)
+    sent = 2_000
+    for _ in range(sent):
+        agent.slow(CREATE, 0.3)
+    wait_until(
+        lambda: sum(agent.status()["events"][part] for part in ("examined", "ring_full")) == sent,
+        "every event is accounted for",
+    )
+    events = agent.status()["events"]
+    assert events["ring_full"] > 0
+    assert events["dispatched"] == events["examined"] == events["events"] > 0
+
+
+def test_noise_in_the_ring_is_counted_and_survived(start: Callable[..., LiveAgent]) -> None:
+    agent = start()
+    # A consumer position that makes no sense. The kernel wakes nobody then; the watchdog does.
+    agent.source._reader._consumer[0] += 4
+    agent.slow(READ, 0.6)
+    agent.controller.dispatcher.ping()
+    wait_until(lambda: agent.status()["events"]["bad_records"] > 0, "the noise is counted")
+    agent.slow(READ, 1.5)
+    wait_until(lambda: agent.status()["bundles"]["made"] == 1, "and the next event is seen")
+    faults = {state["last_fault"] for state in agent.status()["components"].values()}
+    assert faults == {""}
+
+
+def test_a_spool_removed_under_the_agent_is_made_anew(start: Callable[..., LiveAgent]) -> None:
+    agent = start()
+    shutil.rmtree(agent.controller.spool.root)
+    agent.slow(READ, 1.5)
+    wait_until(lambda: agent.status()["bundles"]["made"] == 1, "a bundle in the new spool")
+
+
+def test_no_event_costs_no_wake_up(start: Callable[..., LiveAgent]) -> None:
+    agent = start()
+    before = agent.controller.dispatcher.beats
+    for _ in range(500):
+        agent.kernel.run(READ)
+    assert int(agent.kernel.probe.histograms.sum()) == 500
+    assert agent.controller.dispatcher.beats == before
+    agent.slow(READ, 1.5)
+    wait_until(lambda: agent.controller.dispatcher.beats > before, "a slow one does")
+
+
+@pytest.mark.parametrize("kind", ["no_cifs", "timeout"])
+def test_a_loader_that_cannot_load_is_shown_with_its_remedy(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail() -> Probe:
+        raise ProbeFault(kind, "what is wrong", "what to do")
+
+    monkeypatch.setattr("agent.probe_opener.wait_for_cifs", lambda stop_fd: True)
+    monkeypatch.setattr("agent.probe_opener.load_probe", fail)
+    config = replace(load_config(CONFIG).config, aod_output_dir=tmp_path / "spool")
+    opener = ProbeOpener(kernel_settings(config.guardian.anomalies.values()))
+    controller = Controller(config, opener, lambda: opener.state, tmp_path / "run")
+    controller.start()
+    try:
+        wait_until(
+            lambda: query_status(tmp_path / "run")["source"].get("kind") == kind, "the fault shows"
+        )
+        status = query_status(tmp_path / "run")
+        assert status["source"]["remedy"] == "what to do"
+        assert "what is wrong" in status["components"]["EventDispatcher"]["last_fault"]
+        json.dumps(status)
+    finally:
+        controller.shutdown()

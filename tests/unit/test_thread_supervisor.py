@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from agent import thread_supervisor
+from agent.audit import Audit
+from agent.stop_signal import StopSignal
+from agent.thread_supervisor import ThreadSupervisor
+
+
+@pytest.fixture
+def stop(monkeypatch: pytest.MonkeyPatch) -> StopSignal:
+    monkeypatch.setattr(thread_supervisor, "FIRST_BACKOFF_SEC", 0.001)
+    return StopSignal()
+
+
+def supervise(run: object, stop: StopSignal) -> ThreadSupervisor:
+    return ThreadSupervisor("AnomalyWatcherThread", run, stop, Audit(enabled=False))
+
+
+def test_a_component_that_dies_is_started_again(stop: StopSignal) -> None:
+    runs: list[int] = []
+
+    def run() -> None:
+        runs.append(1)
+        if len(runs) < 4:
+            raise OSError("disk on fire")
+
+    supervisor = supervise(run, stop)
+    supervisor.start()
+    assert supervisor.join(10)
+    assert len(runs) == 4
+    assert supervisor.state.restarts == 3
+    assert supervisor.state.state == "ended"
+    assert supervisor.state.last_fault == "OSError: disk on fire"
+
+
+def test_a_stop_ends_the_wait_between_restarts(
+    stop: StopSignal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(thread_supervisor, "FIRST_BACKOFF_SEC", 1_000.0)
+    failed = threading.Event()
+
+    def run() -> None:
+        failed.set()
+        raise ValueError
+
+    supervisor = supervise(run, stop)
+    supervisor.start()
+    assert failed.wait(10)
+    stop.set()
+    assert supervisor.join(10)
+    assert supervisor.state.restarts == 0
+
+
+def test_the_thread_carries_its_name_in_15_characters(stop: StopSignal) -> None:
+    names: list[str] = []
+    supervisor = supervise(
+        lambda: names.append(Path("/proc/thread-self/comm").read_text().strip()), stop
+    )
+    supervisor.start()
+    assert supervisor.join(10)
+    assert names == ["AnomalyWatcherT"]
