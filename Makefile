@@ -1,0 +1,60 @@
+# Everything a developer does. `make demo` and `make test` work in a fresh clone on Debian 12 as root.
+
+VENV  := .venv
+BIN   := $(VENV)/bin
+READY := $(VENV)/.ready
+DEMO  := build/demo
+
+.DEFAULT_GOAL := help
+.PHONY: help setup setup-test demo test test-fast test-vm lint bench traces clean
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
+
+$(READY): pyproject.toml
+	.ci/apt-install python3 python3-venv
+	/usr/bin/python3 -m venv --system-site-packages $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[test]'
+	touch $@
+
+setup: $(READY) ## the virtual environment
+
+setup-test: $(READY) ## what the tests need: packages, a MinIO server, the virtual machine's image
+	.ci/apt-install python3-bpfcc linux-headers-amd64 mmdebstrap qemu-system-x86 e2fsprogs \
+		openssh-client zstd iproute2 kmod
+	$(BIN)/python -m tests.minio_server
+	$(BIN)/python -m tests.vm.image
+
+demo: $(READY) ## a recorded slow phase through agent and shipper into build/demo/bucket
+	@rm -rf $(DEMO) && mkdir -p $(DEMO)
+	@printf 'spool: %s\nscan_interval_sec: 30\ndestination:\n  type: directory\n  path: %s\n' \
+		'$(CURDIR)/$(DEMO)/spool' '$(CURDIR)/$(DEMO)/bucket' > $(DEMO)/shipper.yaml
+	@echo '== agent: replay of tests/data/slow.trace'
+	@$(BIN)/aod-agent replay tests/data/slow.trace --config config/config.yaml --output $(DEMO)/spool
+	@echo '== shipper: into $(DEMO)/bucket'
+	@$(BIN)/aod-shipper once --config $(DEMO)/shipper.yaml
+	@echo '== bucket'
+	@cd $(DEMO)/bucket && find . -type f | sort
+
+test: setup-test ## every test: lint, types, eBPF, MinIO, virtual machine
+	$(BIN)/pytest
+
+test-fast: $(READY) ## the tests that need no virtual machine
+	$(BIN)/pytest -m 'not vm'
+
+test-vm: setup-test ## the tests on a real SMB mount; AOD_VM_KERNEL=6.12 for the other kernel
+	$(BIN)/pytest -m vm
+
+lint: $(READY) ## style and types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+bench: setup-test ## speed and memory, as ratios; figures in build/bench.json
+	$(BIN)/python -m tests.bench
+
+traces: setup-test ## record tests/data anew in the virtual machine
+	$(BIN)/python -m tests.vm.record_traces
+
+clean: ## remove what was built here
+	rm -rf build dist $(VENV) .mypy_cache .pytest_cache .ruff_cache *.egg-info

@@ -1,0 +1,35 @@
+"""Prints a table and writes the same figures to build/bench.json."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from tests.bench import detection, footprint, kernel_time
+from tests.bench.figure import Figure, table
+
+OUT = Path("build/bench.json")
+
+
+def main() -> None:
+    """Run the benchmarks named, all by default."""
+    benchmarks = {
+        "detection": detection.measure,
+        "footprint": footprint.measure,
+        "kernel": kernel_time.measure,
+    }
+    parser = argparse.ArgumentParser(prog="tests.bench", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(benchmarks)}")
+    names = parser.parse_args().names or list(benchmarks)
+    figures: list[Figure] = []
+    for name in names:
+        print(f"measuring {name} ...", flush=True)
+        figures += benchmarks[name]()
+    print(table(figures))
+    OUT.parent.mkdir(exist_ok=True)
+    OUT.write_text(json.dumps([vars(figure) for figure in figures], indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
