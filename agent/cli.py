@@ -12,11 +12,11 @@ from dataclasses import asdict
 from pathlib import Path
 
 from agent import __version__
-from agent.config_loader import load_config
-from agent.config_schema import Config
-from agent.settings_reader import ConfigError
-from agent.status_server import NotRunningError, query_status, runtime_directory
-from agent.stop_signal import StopSignal
+from agent.configuration.loader import load_config
+from agent.configuration.schema import Config
+from agent.configuration.settings_reader import ConfigError
+from agent.service.status_server import NotRunningError, query_status, runtime_directory
+from agent.service.stop_signal import StopSignal
 
 EXIT_OK = 0
 EXIT_FAILED = 1
@@ -128,8 +128,8 @@ def build_parser() -> argparse.ArgumentParser:
 def run_agent(options: argparse.Namespace) -> int:
     """``aod-agent run``."""
     from agent.controller import AlreadyRunningError, Controller
-    from agent.kernel_filter import kernel_settings
-    from agent.probe_opener import ProbeOpener
+    from agent.kernel.kernel_filter import kernel_settings
+    from agent.kernel.probe_opener import ProbeOpener
 
     config = _load(options.config)
     opener = ProbeOpener(kernel_settings(config.guardian.anomalies.values()))
@@ -157,9 +157,9 @@ def check_config(options: argparse.Namespace) -> int:
 def replay_command(options: argparse.Namespace) -> int:
     """``aod-agent replay``."""
     from agent.controller import AlreadyRunningError
+    from agent.events.trace import TraceError
     from agent.replay import replay_trace
     from agent.report import replay_text
-    from agent.trace import TraceError
 
     config = _load(options.config)
     try:
@@ -175,8 +175,8 @@ def record_command(options: argparse.Namespace) -> int:
     """``aod-agent record``."""
     import threading
 
-    from agent.probe import ProbeFault, load_probe
-    from agent.recording import record_trace
+    from agent.events.recording import record_trace
+    from agent.kernel.probe import ProbeFault, load_probe
     from agent.report import Progress
 
     stop = StopSignal()

@@ -11,20 +11,20 @@ from pathlib import Path
 from typing import Any
 
 from agent import __version__
-from agent.anomaly_watcher import AnomalyWatcher
-from agent.audit import Audit
-from agent.config_schema import Config
-from agent.event_dispatcher import EventDispatcher
-from agent.event_source import EventSource
-from agent.flight_recorder import FlightRecorder
-from agent.log_collector import LogCollector
-from agent.sd_notify import notify
-from agent.space_watcher import SpaceWatcher
-from agent.spool import Spool
-from agent.status_server import StatusServer
-from agent.stop_signal import StopSignal
-from agent.thread_supervisor import ThreadSupervisor, set_thread_name
-from agent.watchdog import Heart, Pulse, Watchdog, watchdog_interval_sec
+from agent.collection.log_collector import LogCollector
+from agent.configuration.schema import Config
+from agent.detection.anomaly_watcher import AnomalyWatcher
+from agent.events.event_dispatcher import EventDispatcher
+from agent.events.event_source import EventSource
+from agent.events.flight_recorder import FlightRecorder
+from agent.service.audit import Audit
+from agent.service.sd_notify import notify
+from agent.service.status_server import StatusServer
+from agent.service.stop_signal import StopSignal
+from agent.service.thread_supervisor import ThreadSupervisor, set_thread_name
+from agent.service.watchdog import Heart, Pulse, Watchdog, watchdog_interval_sec
+from agent.storage.space_watcher import SpaceWatcher
+from agent.storage.spool import Spool
 
 SHUTDOWN_TIMEOUT_SEC = 60.0
 

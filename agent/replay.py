@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from agent.config_schema import AuditConfig, Config
+from agent.configuration.schema import AuditConfig, Config
 from agent.controller import Controller
-from agent.kernel_filter import kernel_settings
-from agent.spool import Manifest
-from agent.trace import read_trace
-from agent.trace_source import TraceSource
+from agent.events.trace import read_trace
+from agent.events.trace_source import TraceSource
+from agent.kernel.kernel_filter import kernel_settings
+from agent.storage.spool import Manifest
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class ReplayResult:
 def replay_trace(trace_path: Path, config: Config, output: Path, speed: float) -> ReplayResult:
     """Run ``trace_path`` through detection and collection; bundles land in the spool ``output``.
 
-    Raises `agent.trace.TraceError`, OSError or `agent.controller.AlreadyRunningError`.
+    Raises `agent.events.trace.TraceError`, OSError or `agent.controller.AlreadyRunningError`.
     """
     trace = read_trace(trace_path)
     settings = kernel_settings(config.guardian.anomalies.values())

@@ -6,7 +6,7 @@ import sys
 import time
 from typing import Any
 
-from agent.detectors.description import duration
+from agent.detection.description import duration
 from agent.replay import ReplayResult
 
 STATES = {

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agent import __version__
-from agent.spool import Spool
-from agent.stop_signal import StopSignal
+from agent.service.stop_signal import StopSignal
+from agent.storage.spool import Spool
 from shipper.config_loader import ConfigError, load_config
 from shipper.config_schema import ShipperConfig
 from shipper.faults import Fault

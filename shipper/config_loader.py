@@ -8,8 +8,8 @@ from ipaddress import ip_address
 from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
 
-from agent.settings_document import quoted
-from agent.settings_reader import ConfigError, Fault, Section, read_settings
+from agent.configuration.settings_document import quoted
+from agent.configuration.settings_reader import ConfigError, Fault, Section, read_settings
 from shipper.config_schema import DirectoryDestination, RetryConfig, S3Destination, ShipperConfig
 
 __all__ = ["ConfigError", "Fault", "LoadedShipperConfig", "load_config"]

@@ -11,8 +11,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
 
-from agent import durable_file
-from agent.spool import SpooledBundle
+from agent.storage import durable_file
+from agent.storage.spool import SpooledBundle
 from shipper.faults import BundleFault
 from shipper.object_key import ObjectKeys, object_keys
 

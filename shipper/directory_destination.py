@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from agent import durable_file
+from agent.storage import durable_file
 from shipper.delivery import Delivery
 from shipper.faults import DestinationFault
 

@@ -6,8 +6,8 @@ import re
 from dataclasses import dataclass
 from datetime import datetime, timezone
 
-from agent.spool import ARCHIVE
-from agent.ulid import ulid_time_ms
+from agent.storage.spool import ARCHIVE
+from agent.storage.ulid import ulid_time_ms
 
 # Short enough that the longest key part still fits into a file name with a temporary's suffix.
 NAME_LIMIT = 128

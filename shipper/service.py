@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 
-from agent.sd_notify import notify
-from agent.stop_signal import StopSignal
+from agent.service.sd_notify import notify
+from agent.service.stop_signal import StopSignal
 from shipper.faults import BundleFault
 from shipper.shipper import Outcome, Shipper, Summary
 from shipper.spool_watch import SpoolWatch

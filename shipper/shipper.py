@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_random_exponential
 
 from agent import __version__
-from agent.spool import Spool, SpooledBundle
-from agent.stop_signal import StopSignal
+from agent.service.stop_signal import StopSignal
+from agent.storage.spool import Spool, SpooledBundle
 from shipper.config_schema import ShipperConfig
 from shipper.delivery import Delivery, read_delivery
 from shipper.destination import Destination

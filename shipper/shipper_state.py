@@ -11,7 +11,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from agent import durable_file
+from agent.storage import durable_file
 
 # Hidden, so that it is no part of the spool; there, because the shipper may write nowhere else.
 STATE_FILE = ".shipper-state.json"

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from agent.spool import DONE
+from agent.storage.spool import DONE
 
 _IN_MOVED_TO = 0x00000080
 _IN_DELETE_SELF = 0x00000400

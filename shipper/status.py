@@ -7,8 +7,8 @@ import time
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from agent import durable_file
-from agent.spool import SHIPPED, Spool, SpoolCounts
+from agent.storage import durable_file
+from agent.storage.spool import SHIPPED, Spool, SpoolCounts
 from shipper.shipper_state import FaultNote, StateFile
 
 

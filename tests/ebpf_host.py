@@ -20,8 +20,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from agent.probe import Probe, load_probe
-from agent.ring_buffer import RingReader
+from agent.kernel.probe import Probe, load_probe
+from agent.kernel.ring_buffer import RingReader
 from bpf import abi
 from bpf.headers import find_headers
 from bpf.load_fault import LoadFault

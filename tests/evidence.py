@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.anomaly import AnomalyAction, Evidence, Trigger
-from agent.audit import Audit
-from agent.config_schema import AnomalyConfig, AnomalyType
-from agent.quick_actions import QUICK_ACTIONS
-from agent.ulid import new_ulid
+from agent.collection.quick_actions import QUICK_ACTIONS
+from agent.configuration.schema import AnomalyConfig, AnomalyType
+from agent.detection.anomaly import AnomalyAction, Evidence, Trigger
+from agent.service.audit import Audit
+from agent.storage.ulid import new_ulid
 from bpf.abi import BUCKETS, COMMANDS, EVENT, INFLIGHT
 
 READ, WRITE = 8, 9

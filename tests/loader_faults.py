@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.probe import ProbeFault, load_probe
+from agent.kernel.probe import ProbeFault, load_probe
 
 
 def fault_of(*command: str, timeout_sec: float = 60) -> ProbeFault:

@@ -3,7 +3,7 @@
 import json
 import sys
 
-from agent.probe import load_probe
+from agent.kernel.probe import load_probe
 from tests.ebpf_host import PRCTL_LOADER, program_ids
 
 

@@ -6,7 +6,7 @@ import mmap
 
 import numpy as np
 
-from agent.ring_buffer import HEADER_BYTES, RECORD_BYTES, RingReader
+from agent.kernel.ring_buffer import HEADER_BYTES, RECORD_BYTES, RingReader
 from bpf import abi
 
 

@@ -15,10 +15,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from agent import durable_file
-from agent.spool import ARCHIVE, Spool, SpooledBundle
-from agent.stop_signal import StopSignal
-from agent.ulid import new_ulid
+from agent.service.stop_signal import StopSignal
+from agent.storage import durable_file
+from agent.storage.spool import ARCHIVE, Spool, SpooledBundle
+from agent.storage.ulid import new_ulid
 from shipper.config_schema import DirectoryDestination, RetryConfig, ShipperConfig
 from shipper.delivery import Delivery, read_delivery
 from shipper.destination import Destination

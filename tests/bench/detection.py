@@ -12,10 +12,10 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-from agent.config_schema import AnomalyConfig, AnomalyType
-from agent.detectors import ANOMALY_HANDLER_REGISTRY
-from agent.flight_recorder import FlightRecorder
-from agent.ring_buffer import RingReader
+from agent.configuration.schema import AnomalyConfig, AnomalyType
+from agent.detection.registry import ANOMALY_HANDLER_REGISTRY
+from agent.events.flight_recorder import FlightRecorder
+from agent.kernel.ring_buffer import RingReader
 from bpf.headers import find_headers
 from tests.bench.figure import Figure
 

@@ -12,12 +12,12 @@ import threading
 from dataclasses import replace
 from pathlib import Path
 
-from agent.config_loader import load_config
+from agent.configuration.loader import load_config
 from agent.controller import Controller
-from agent.event_source import EventSource, KernelSource
-from agent.kernel_filter import kernel_settings
-from agent.probe import load_probe
-from agent.stop_signal import StopSignal
+from agent.events.event_source import EventSource, KernelSource
+from agent.kernel.kernel_filter import kernel_settings
+from agent.kernel.probe import load_probe
+from agent.service.stop_signal import StopSignal
 
 CONFIG = Path(__file__).parents[2] / "config" / "config.yaml"
 ATTACH_TIMEOUT_SEC = 120

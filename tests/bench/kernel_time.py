@@ -17,8 +17,8 @@ MOUNT_POINT = "/mnt/share"
 MEASURE = f"""
 import json, os
 from pathlib import Path
-from agent.kernel_filter import kernel_settings
-from agent.probe import load_probe
+from agent.kernel.kernel_filter import kernel_settings
+from agent.kernel.probe import load_probe
 
 probe = load_probe()
 switch = Path("/proc/sys/kernel/bpf_stats_enabled")

@@ -16,16 +16,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from agent.config_loader import load_config
-from agent.config_schema import Config
+from agent.configuration.loader import load_config
+from agent.configuration.schema import Config
 from agent.controller import AlreadyRunningError, Controller
-from agent.kernel_filter import kernel_settings
+from agent.events.trace import create_trace, read_trace
+from agent.events.trace_source import TraceSource
+from agent.kernel.kernel_filter import kernel_settings
 from agent.replay import replay_trace
-from agent.spool import Spool
-from agent.status_server import query_status
-from agent.stop_signal import StopSignal
-from agent.trace import create_trace, read_trace
-from agent.trace_source import TraceSource
+from agent.service.status_server import query_status
+from agent.service.stop_signal import StopSignal
+from agent.storage.spool import Spool
 from tests.evidence import make_events
 
 CONFIG = Path(__file__).parents[2] / "config" / "config.yaml"

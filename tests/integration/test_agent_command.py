@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.trace import create_trace
+from agent.events.trace import create_trace
 from tests.evidence import make_events
 
 CONFIG = Path(__file__).parents[2] / "config" / "config.yaml"

@@ -9,16 +9,16 @@ import sys
 import time
 from pathlib import Path
 
-from agent.spool import Spool
+from agent.storage.spool import Spool
 from tests.evidence import wait_until
 
 ROUNDS = 6
 PROGRAM = """
 import pathlib, sys, threading
-from agent.audit import Audit
-from agent.config_schema import CollectionConfig
-from agent.log_collector import LogCollector
-from agent.spool import Spool
+from agent.service.audit import Audit
+from agent.configuration.schema import CollectionConfig
+from agent.collection.log_collector import LogCollector
+from agent.storage.spool import Spool
 from tests.evidence import make_action, make_events
 
 room = threading.Semaphore(8)

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from agent.config_schema import CleanupConfig, CollectionConfig
-from agent.log_collector import LogCollector
-from agent.quick_actions import Kind, QuickAction
-from agent.space_watcher import SpaceWatcher
-from agent.spool import Spool
-from agent.surroundings import HostFacts, Surroundings
+from agent.collection.log_collector import LogCollector
+from agent.collection.quick_actions import Kind, QuickAction
+from agent.collection.surroundings import HostFacts, Surroundings
+from agent.configuration.schema import CleanupConfig, CollectionConfig
+from agent.storage.space_watcher import SpaceWatcher
+from agent.storage.spool import Spool
 from tests.evidence import Journal, make_action, make_events, wait_until
 
 PAGE = 4096

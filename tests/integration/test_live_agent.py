@@ -11,16 +11,16 @@ from typing import Any
 
 import pytest
 
-from agent.config_loader import load_config
-from agent.config_schema import Config
+from agent.configuration.loader import load_config
+from agent.configuration.schema import Config
 from agent.controller import Controller
-from agent.event_source import EventSource, KernelSource
-from agent.kernel_filter import kernel_settings
-from agent.loader_process import ProbeFault
-from agent.probe import Probe, load_probe
-from agent.probe_opener import ProbeOpener
-from agent.status_server import query_status
-from agent.stop_signal import StopSignal
+from agent.events.event_source import EventSource, KernelSource
+from agent.kernel.kernel_filter import kernel_settings
+from agent.kernel.loader_process import ProbeFault
+from agent.kernel.probe import Probe, load_probe
+from agent.kernel.probe_opener import ProbeOpener
+from agent.service.status_server import query_status
+from agent.service.stop_signal import StopSignal
 from tests.ebpf_host import PRCTL_LOADER, Kernel, ebpf_host, wait_until
 
 pytestmark = pytest.mark.ebpf
@@ -155,8 +155,8 @@ def test_a_loader_that_cannot_load_is_shown_with_its_remedy(
     def fail() -> Probe:
         raise ProbeFault(kind, "what is wrong", "what to do")
 
-    monkeypatch.setattr("agent.probe_opener.wait_for_cifs", lambda stop_fd: True)
-    monkeypatch.setattr("agent.probe_opener.load_probe", fail)
+    monkeypatch.setattr("agent.kernel.probe_opener.wait_for_cifs", lambda stop_fd: True)
+    monkeypatch.setattr("agent.kernel.probe_opener.load_probe", fail)
     config = replace(load_config(CONFIG).config, aod_output_dir=tmp_path / "spool")
     opener = ProbeOpener(kernel_settings(config.guardian.anomalies.values()))
     controller = Controller(config, opener, lambda: opener.state, tmp_path / "run")

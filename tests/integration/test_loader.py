@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import bpf
-from agent.probe import load_probe
+from agent.kernel.probe import load_probe
 from bpf import abi
 from bpf.load_fault import LoadFault
 from bpf.preflight import require_rights, require_tracepoints

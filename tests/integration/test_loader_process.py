@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.probe import load_probe
+from agent.kernel.probe import load_probe
 from bpf import abi
 from tests.ebpf_host import wait_until
 from tests.loader_faults import fault_of

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.module_events import wait_for_cifs
-from agent.stop_signal import StopSignal
+from agent.kernel.module_events import wait_for_cifs
+from agent.service.stop_signal import StopSignal
 
 ANNOUNCER = Path("/sys/devices/virtual/mem/null/uevent")
 DEADLINE_SEC = 20

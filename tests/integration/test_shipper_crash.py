@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.spool import BATCHES_MODE, SHIPPED
+from agent.storage.spool import BATCHES_MODE, SHIPPED
 from shipper.directory_destination import DirectoryBucket
 from shipper.faults import DestinationFault, HostFault
 from tests.shipper_support import (

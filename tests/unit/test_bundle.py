@@ -21,20 +21,20 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent import durable_file
-from agent.anomaly import AnomalyAction
-from agent.archive import pack
-from agent.bundle import BundleWriter, Collected
-from agent.evidence_files import (
+from agent.collection.archive import pack
+from agent.collection.bundle import BundleWriter, Collected
+from agent.collection.evidence_files import (
     event_record,
     histogram_tables,
     inflight_records,
     iso_time,
     worst_events,
 )
-from agent.quick_actions import ActionResult
-from agent.spool import DONE, Spool, SpooledBundle
-from agent.surroundings import HostFacts
+from agent.collection.quick_actions import ActionResult
+from agent.collection.surroundings import HostFacts
+from agent.detection.anomaly import AnomalyAction
+from agent.storage import durable_file
+from agent.storage.spool import DONE, Spool, SpooledBundle
 from bpf.abi import BUCKETS, COMMANDS, EVENT
 from tests.evidence import BOOT_WALL_NS, make_action, make_events, make_inflight
 

@@ -7,10 +7,10 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from agent import config_schema
-from agent.config_loader import ConfigError, LoadedConfig, load_config
-from agent.config_schema import AnomalyType
-from agent.smb_commands import ALL_ERROR_CODES, ALL_SMB_CMDS
+from agent.configuration import schema as config_schema
+from agent.configuration.loader import ConfigError, LoadedConfig, load_config
+from agent.configuration.schema import AnomalyType
+from agent.configuration.smb_commands import ALL_ERROR_CODES, ALL_SMB_CMDS
 
 ROOT = Path(__file__).parents[2]
 

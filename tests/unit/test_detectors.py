@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.config_schema import AnomalyConfig, AnomalyType
-from agent.detectors import ANOMALY_HANDLER_REGISTRY, AnomalyHandler
-from agent.detectors.sliding_count import SlidingCount
-from agent.incidents import IncidentTracker
+from agent.configuration.schema import AnomalyConfig, AnomalyType
+from agent.detection.incidents import IncidentTracker
+from agent.detection.registry import ANOMALY_HANDLER_REGISTRY, AnomalyHandler
+from agent.detection.sliding_count import SlidingCount
 from bpf import abi
 
 MS = 1_000_000

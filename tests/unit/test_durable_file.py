@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from agent import durable_file
+from agent.storage import durable_file
 from tests.evidence import wait_until
 
 
@@ -110,7 +110,7 @@ def test_readers_beside_a_killed_writer_see_whole_files_only(tmp_path: Path) -> 
     final = tmp_path / "x.done"
     program = (
         "import pathlib, sys\n"
-        "from agent.durable_file import publish_bytes\n"
+        "from agent.storage.durable_file import publish_bytes\n"
         "for n in range(10**9):\n"
         "    publish_bytes(pathlib.Path(sys.argv[1]), b'%d' % (n % 10) * 100_000)\n"
     )

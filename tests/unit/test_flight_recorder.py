@@ -6,8 +6,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.flight_recorder import FlightRecorder
-from agent.ring_buffer import RAW_EVENT
+from agent.events.flight_recorder import FlightRecorder
+from agent.kernel.ring_buffer import RAW_EVENT
 from tests.evidence import make_events
 
 

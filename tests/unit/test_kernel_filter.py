@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from agent.config_schema import AnomalyConfig, AnomalyType
-from agent.kernel_filter import apply_filter, kernel_settings, record_everything
-from agent.trace_source import histograms_of
+from agent.configuration.schema import AnomalyConfig, AnomalyType
+from agent.events.trace_source import histograms_of
+from agent.kernel.kernel_filter import apply_filter, kernel_settings, record_everything
 from bpf import abi
 
 READ, WRITE, CLOSE = 8, 9, 6

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from agent.config_schema import CollectionConfig
-from agent.log_collector import MAX_WAITING, LogCollector
-from agent.quick_actions import Argv, Kind, QuickAction
-from agent.spool import Spool, SpooledBundle
-from agent.surroundings import HostFacts, Surroundings
+from agent.collection.log_collector import MAX_WAITING, LogCollector
+from agent.collection.quick_actions import Argv, Kind, QuickAction
+from agent.collection.surroundings import HostFacts, Surroundings
+from agent.configuration.schema import CollectionConfig
+from agent.storage.spool import Spool, SpooledBundle
 from tests.evidence import Journal, make_action, wait_until
 
 HOST = HostFacts("client-7", "6.1.0-test", "9.9.9")
@@ -256,10 +256,10 @@ def test_idle_it_neither_wakes_nor_loads_the_event_loop(tmp_path: Path) -> None:
     """In a process of its own, for a clean count of context switches and modules."""
     program = (
         "import sys, threading, time, pathlib\n"
-        "from agent.audit import Audit\n"
-        "from agent.config_schema import CollectionConfig\n"
-        "from agent.log_collector import LogCollector\n"
-        "from agent.spool import Spool\n"
+        "from agent.service.audit import Audit\n"
+        "from agent.configuration.schema import CollectionConfig\n"
+        "from agent.collection.log_collector import LogCollector\n"
+        "from agent.storage.spool import Spool\n"
         "collector = LogCollector(Spool(pathlib.Path(sys.argv[1])), CollectionConfig(), Audit())\n"
         "thread = threading.Thread(target=collector.run)\n"
         "thread.start()\n"

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.ulid import new_ulid
+from agent.storage.ulid import new_ulid
 from shipper.object_key import object_keys, safe_name
 from tests.shipper_support import NOON
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.action_runner import STATUSES, run_actions
-from agent.quick_actions import (
+from agent.collection.action_runner import STATUSES, run_actions
+from agent.collection.quick_actions import (
     LEAD_SEC,
     MAX_MOUNTS,
     QUICK_ACTIONS,
@@ -22,7 +22,7 @@ from agent.quick_actions import (
     Scene,
     cifs_mount_points,
 )
-from agent.subprocesses import Limits
+from agent.collection.subprocesses import Limits
 
 REFERENCE = {
     "journalctl": "journalctl.log",

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.ring_buffer import BUSY, DISCARDED, EVENT_BYTES, RECORD_BYTES
+from agent.kernel.ring_buffer import BUSY, DISCARDED, EVENT_BYTES, RECORD_BYTES
 from tests.evidence import make_events
 from tests.ring import FakeRing
 

@@ -3,7 +3,7 @@ import socket
 
 import pytest
 
-from agent.sd_notify import notify
+from agent.service.sd_notify import notify
 
 
 @pytest.mark.parametrize("abstract", [False, True])

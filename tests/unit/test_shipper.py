@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from agent.stop_signal import StopSignal
+from agent.service.stop_signal import StopSignal
 from shipper.config_schema import RetryConfig
 from shipper.directory_destination import DirectoryBucket
 from shipper.faults import BundleFault, DestinationFault, HostFault, NetworkFault

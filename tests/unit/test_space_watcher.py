@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from agent.config_schema import CleanupConfig
-from agent.durable_file import temporary_beside
-from agent.space_watcher import DAY_SEC, MEGABYTE, Clock, SpaceWatcher
-from agent.spool import ARCHIVE, DONE, EVICTED, SHIPPED, Spool, SpooledBundle
-from agent.ulid import new_ulid
+from agent.configuration.schema import CleanupConfig
+from agent.storage.durable_file import temporary_beside
+from agent.storage.space_watcher import DAY_SEC, MEGABYTE, Clock, SpaceWatcher
+from agent.storage.spool import ARCHIVE, DONE, EVICTED, SHIPPED, Spool, SpooledBundle
+from agent.storage.ulid import new_ulid
 from tests.evidence import Journal, wait_until
 
 NOW = 1_750_000_000.0

@@ -16,10 +16,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from agent import durable_file
-from agent.durable_file import UnsafeFileError, temporary_beside
-from agent.spool import ARCHIVE, DONE, EVICTED, SHIPPED, Spool, SpooledBundle
-from agent.ulid import is_ulid, new_ulid, ulid_time_ms
+from agent.storage import durable_file
+from agent.storage.durable_file import UnsafeFileError, temporary_beside
+from agent.storage.spool import ARCHIVE, DONE, EVICTED, SHIPPED, Spool, SpooledBundle
+from agent.storage.ulid import is_ulid, new_ulid, ulid_time_ms
 
 
 @pytest.fixture

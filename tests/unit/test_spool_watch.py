@@ -3,8 +3,8 @@ import threading
 
 import pytest
 
-from agent.spool import Spool
-from agent.stop_signal import StopSignal
+from agent.service.stop_signal import StopSignal
+from agent.storage.spool import Spool
 from shipper.spool_watch import SpoolWatch
 from tests.shipper_support import add_bundle, new_spool
 

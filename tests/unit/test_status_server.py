@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.status_server import SOCKET_NAME, NotRunningError, StatusServer, query_status
+from agent.service.status_server import SOCKET_NAME, NotRunningError, StatusServer, query_status
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.subprocesses import STDERR_TAIL, CommandResult, Limits, run_command
+from agent.collection.subprocesses import STDERR_TAIL, CommandResult, Limits, run_command
 from tests.evidence import wait_until
 
 LIMITS = Limits(timeout_sec=20, max_bytes=1 << 20, grace_sec=5)
@@ -201,7 +201,7 @@ def test_the_child_dies_when_its_parent_is_killed(tmp_path: Path) -> None:
         sys.executable,
         "-c",
         "import asyncio, sys, pathlib\n"
-        "from agent.subprocesses import Limits, run_command\n"
+        "from agent.collection.subprocesses import Limits, run_command\n"
         "asyncio.run(run_command(sys.argv[2:], pathlib.Path(sys.argv[1]), Limits(60, 1 << 20)))",
         str(tmp_path / "out"),
         *child,

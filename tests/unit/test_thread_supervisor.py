@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from agent import thread_supervisor
-from agent.audit import Audit
-from agent.stop_signal import StopSignal
-from agent.thread_supervisor import ThreadSupervisor
+from agent.service import thread_supervisor
+from agent.service.audit import Audit
+from agent.service.stop_signal import StopSignal
+from agent.service.thread_supervisor import ThreadSupervisor
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import zstandard
 
-from agent.trace import TraceError, create_trace, read_trace
+from agent.events.trace import TraceError, create_trace, read_trace
 from tests.evidence import make_events
 
 

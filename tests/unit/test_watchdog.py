@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.watchdog import Heart, Watchdog, watchdog_interval_sec
+from agent.service.watchdog import Heart, Watchdog, watchdog_interval_sec
 
 
 @pytest.fixture

@@ -1,0 +1,78 @@
+"""Packs a directory into a tar.zst: streamed, and the same bytes for the same files."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tarfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+import zstandard
+
+from agent.storage.durable_file import create_exclusive, open_plain
+
+FIRST_MEMBER = "manifest.json"
+
+
+@dataclass(frozen=True)
+class PackedArchive:
+    """Size in bytes and SHA-256 (hex) of a finished archive."""
+
+    size: int
+    sha256: str
+
+
+class HashingWriter:
+    """Passes bytes on to ``file`` and knows their count and digest so far."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self._digest = hashlib.sha256()
+        self._size = 0
+
+    def write(self, data: bytes) -> int:
+        """Write all of ``data``."""
+        self._digest.update(data)
+        self._size += len(data)
+        return self._file.write(data)
+
+    def flush(self) -> None:
+        """Push buffered bytes to the file."""
+        self._file.flush()
+
+    def summary(self) -> PackedArchive:
+        """What was written until now."""
+        return PackedArchive(self._size, self._digest.hexdigest())
+
+
+def pack(directory: Path, target: Path, level: int, time_sec: int) -> PackedArchive:
+    """Pack the plain files of ``directory`` into the new file ``target``.
+
+    Members are named ``<directory's name>/<file>``, `FIRST_MEMBER` first, the others by name;
+    owner, mode and time (``time_sec``) are fixed. Raises OSError; ``target`` may then be partial.
+    """
+    compressor = zstandard.ZstdCompressor(level=level, write_checksum=True)
+    with os.fdopen(create_exclusive(target), "wb") as file:
+        writer = HashingWriter(file)
+        with (
+            compressor.stream_writer(writer, closefd=False) as stream,  # type: ignore[arg-type]
+            tarfile.open(fileobj=stream, mode="w", format=tarfile.USTAR_FORMAT) as tar,
+        ):
+            for path in sorted(directory.iterdir(), key=_member_order):
+                _add(tar, path, f"{directory.name}/{path.name}", time_sec)
+    return writer.summary()
+
+
+def _member_order(path: Path) -> tuple[bool, str]:
+    return (path.name != FIRST_MEMBER, path.name)
+
+
+def _add(tar: tarfile.TarFile, path: Path, name: str, time_sec: int) -> None:
+    member = tarfile.TarInfo(name)
+    with os.fdopen(open_plain(path), "rb") as file:
+        member.size = os.fstat(file.fileno()).st_size
+        member.mode = 0o640
+        member.mtime = time_sec
+        tar.addfile(member, file)

@@ -1,0 +1,80 @@
+"""Counts what became of every order to collect; the audit hears of it in the same breath."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, replace
+
+from agent.detection.anomaly import AnomalyAction
+from agent.service.audit import Audit
+from agent.storage.spool import SpooledBundle
+
+
+@dataclass(frozen=True)
+class CollectorStatistics:
+    """Orders by fate since the start. ``refused`` are those that found the queue full or closed.
+
+    ``last_failure`` and ``last_bundle_id`` are empty until there is one.
+    """
+
+    collected: int = 0
+    failed: int = 0
+    refused: int = 0
+    running: int = 0
+    last_failure: str = ""
+    last_bundle_id: str = ""
+
+
+class CollectionTally:
+    """Thread-safe."""
+
+    def __init__(self, audit: Audit) -> None:
+        self._audit = audit
+        self._lock = threading.Lock()
+        self._now = CollectorStatistics()
+
+    def statistics(self) -> CollectorStatistics:
+        """A snapshot."""
+        with self._lock:
+            return self._now
+
+    def started(self) -> None:
+        """One more collection runs."""
+        with self._lock:
+            self._now = replace(self._now, running=self._now.running + 1)
+
+    def published(self, action: AnomalyAction, bundle: SpooledBundle) -> None:
+        """A running collection ended with a bundle."""
+        with self._lock:
+            self._now = replace(
+                self._now,
+                running=self._now.running - 1,
+                collected=self._now.collected + 1,
+                last_bundle_id=bundle.id,
+            )
+        message = f"Collected {bundle.id} for {action.anomaly.name}: {action.trigger.reason}"
+        details = {"bundle": bundle.id, "anomaly": action.anomaly.name, "size": bundle.size}
+        self._audit.record("collection", message, **details)
+
+    def failed(self, action: AnomalyAction, fault: BaseException) -> None:
+        """A running collection ended without a bundle."""
+        reason = f"{type(fault).__name__}: {fault}"
+        with self._lock:
+            self._now = replace(
+                self._now,
+                running=self._now.running - 1,
+                failed=self._now.failed + 1,
+                last_failure=reason,
+            )
+        self._record_loss(action, reason)
+
+    def refused(self, action: AnomalyAction, reason: str) -> None:
+        """An order was not accepted."""
+        with self._lock:
+            self._now = replace(self._now, refused=self._now.refused + 1, last_failure=reason)
+        self._record_loss(action, reason)
+
+    def _record_loss(self, action: AnomalyAction, reason: str) -> None:
+        message = f"No bundle for {action.anomaly.name} ({action.trigger.reason}): {reason}"
+        details = {"bundle": action.id, "anomaly": action.anomaly.name, "reason": reason}
+        self._audit.record("collection_failed", message, **details)

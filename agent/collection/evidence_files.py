@@ -1,0 +1,128 @@
+"""Writes the evidence frozen at the trigger as files: for NumPy, and for people."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agent.configuration.smb_commands import command_name, errno_name
+from agent.detection.anomaly import AnomalyAction
+from agent.storage.durable_file import create_exclusive
+
+WORST_EVENTS = 1_000
+EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+
+Record = dict[str, object]
+
+
+def write_evidence(action: AnomalyAction, directory: Path) -> None:
+    """Write events.npy, worst_events.jsonl, histograms.json and inflight.jsonl to ``directory``.
+
+    Raises OSError (a full disk, a directory that vanished).
+    """
+    evidence = action.evidence
+    with _new_file(directory / "events.npy") as file:
+        write_npy(file, evidence.events)
+    worst = worst_events(evidence.events)
+    _write_lines(
+        directory / "worst_events.jsonl",
+        (event_record(event, evidence.wall_offset_ns) for event in worst),
+    )
+    unanswered = inflight_records(evidence.inflight, action.trigger.time_ns)
+    _write_lines(directory / "inflight.jsonl", unanswered)
+    with _new_file(directory / "histograms.json") as file:
+        file.write(json.dumps(histogram_tables(evidence.histograms), indent=1).encode() + b"\n")
+
+
+def write_npy(file: IO[bytes], array: NDArray[Any]) -> None:
+    """`numpy.save`, but through ``file``: numpy writes past it and can miss a full disk."""
+    whole = np.ascontiguousarray(array)
+    np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(whole))
+    file.write(whole.view(np.uint8).data)
+
+
+def worst_events(events: NDArray[np.void], limit: int = WORST_EVENTS) -> NDArray[np.void]:
+    """The failed events, then the others, each slowest first; at most ``limit``."""
+    slowest_first = np.iinfo(np.uint64).max - events["metric_latency_ns"]
+    order = np.lexsort((slowest_first, events["retval"] == 0))
+    return events[order[:limit]]
+
+
+def event_record(event: np.void, wall_offset_ns: int) -> Record:
+    """One event with names for its numbers; ``time`` is the wall clock's at the command's end."""
+    end_ns = int(event["cmd_end_time_ns"])
+    return {
+        "time": iso_time(end_ns + wall_offset_ns),
+        "cmd_end_time_ns": end_ns,
+        "command": command_name(int(event["smbcommand"])),
+        "latency_ms": int(event["metric_latency_ns"]) / 1e6,
+        "error": errno_name(int(event["retval"])),
+        "retval": int(event["retval"]),
+        "is_compounded": bool(event["is_compounded"]),
+        **_origin(event),
+    }
+
+
+def inflight_records(inflight: NDArray[np.void], now_ns: int) -> list[Record]:
+    """The commands that had no answer at ``now_ns``, oldest first."""
+    waiting = np.sort(inflight[inflight["start_ns"] != 0], order="start_ns")
+    return [
+        {
+            "command": command_name(int(slot["smbcommand"])),
+            "age_ms": max(0, now_ns - int(slot["start_ns"])) / 1e6,
+            "start_ns": int(slot["start_ns"]),
+            "thread_id": int(slot["thread_id"]),
+            "is_compounded": bool(slot["is_compounded"]),
+            **_origin(slot),
+        }
+        for slot in waiting
+    ]
+
+
+def histogram_tables(histograms: NDArray[np.uint64]) -> dict[str, Record]:
+    """By command name the total and the filled buckets; a bucket counts latencies below
+    ``below_ns`` that the bucket before does not."""
+    return {
+        command_name(command): {
+            "total": int(row.sum()),
+            "buckets": [
+                {"below_ns": 1 << int(bucket), "count": int(row[bucket])}
+                for bucket in np.flatnonzero(row)
+            ],
+        }
+        for command, row in enumerate(histograms)
+        if row.any()
+    }
+
+
+def iso_time(wall_ns: int) -> str:
+    """Nanoseconds since the epoch as ISO 8601 in UTC, with microseconds."""
+    return (EPOCH + timedelta(microseconds=wall_ns // 1_000)).isoformat(timespec="microseconds")
+
+
+def _origin(record: np.void) -> Record:
+    """Who sent it and where to, in the notation of /proc/fs/cifs/DebugData."""
+    return {
+        "pid": int(record["pid"]),
+        "task": bytes(record["task"]).partition(b"\0")[0].decode("utf-8", "replace"),
+        "session_id": hex(record["session_id"]),
+        "tree_id": hex(record["tree_id"]),
+        "mid": int(record["mid"]),
+    }
+
+
+def _write_lines(path: Path, records: Iterable[Record]) -> None:
+    with _new_file(path) as file:
+        for record in records:
+            file.write(json.dumps(record).encode() + b"\n")
+
+
+def _new_file(path: Path) -> IO[bytes]:
+    return os.fdopen(create_exclusive(path), "wb")

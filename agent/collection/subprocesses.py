@@ -1,0 +1,169 @@
+"""The one door for subprocesses: argument lists only, bounded in time and size, reaped."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import os
+import resource
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import IO
+
+from agent.storage.durable_file import create_exclusive
+
+PR_SET_PDEATHSIG = 1
+STDERR_TAIL = 4096
+# A killed child is gone at once; one that the kernel holds is not worth a longer wait.
+REAP_SEC = 0.2
+
+# Bound before any fork: the child may call it, but not look it up.
+_prctl = ctypes.CDLL(None, use_errno=True).prctl
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Bounds of one command; ``grace_sec`` passes between SIGTERM and SIGKILL, and after it."""
+
+    timeout_sec: float
+    max_bytes: int
+    grace_sec: float = 2.0
+
+
+@dataclass(frozen=True)
+class CommandResult:
+    """How a command went. ``found`` is False when there is no such program (then no output file).
+
+    ``exit`` is None after a death by ``signal``; both are None for a child that the kernel would
+    not let die (it waits in uninterruptible sleep; it is reaped with a later command).
+    """
+
+    argv: tuple[str, ...]
+    found: bool
+    exit: int | None = None
+    signal: int | None = None
+    duration_sec: float = 0.0
+    bytes: int = 0
+    truncated: bool = False
+    timed_out: bool = False
+    stderr_tail: str = ""
+
+
+async def run_command(argv: Sequence[str], output: Path, limits: Limits) -> CommandResult:
+    """Run ``argv`` with its standard output in the new file ``output``.
+
+    The child writes the file itself, so its output never passes through this process; the kernel
+    ends it at ``max_bytes``. The child has no standard input, the C locale, a process group of its
+    own, and dies with the calling *thread* (so call this from a thread that lives on). When this
+    returns or raises, also by cancellation, the group was killed. Raises OSError when the file
+    cannot be made or the program not be started.
+    """
+    started = time.monotonic()
+    with (
+        tempfile.TemporaryFile(dir=output.parent) as errors,
+        os.fdopen(create_exclusive(output), "wb") as file,
+    ):
+        try:
+            child = _start(argv, file, errors, limits.max_bytes)
+        except FileNotFoundError:
+            output.unlink()
+            return CommandResult(tuple(argv), found=False)
+        in_time = await _supervise(child, limits)
+        size = os.fstat(file.fileno()).st_size
+        code = child.returncode
+        return CommandResult(
+            tuple(argv),
+            found=True,
+            exit=code if code is not None and code >= 0 else None,
+            signal=-code if code is not None and code < 0 else None,
+            duration_sec=time.monotonic() - started,
+            bytes=size,
+            truncated=size >= limits.max_bytes,
+            timed_out=not in_time,
+            stderr_tail=_tail(errors),
+        )
+
+
+def _start(
+    argv: Sequence[str], file: IO[bytes], errors: IO[bytes], max_bytes: int
+) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        list(argv),
+        stdin=subprocess.DEVNULL,
+        stdout=file,
+        stderr=errors,
+        cwd="/",
+        env={"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"},
+        start_new_session=True,
+        # SIGXFSZ stays ignored as Python has it: at the size limit the child sees EFBIG,
+        # instead of dumping core.
+        restore_signals=False,
+        preexec_fn=partial(_restrain, os.getpid(), max_bytes),  # noqa: PLW1509
+    )
+
+
+def _restrain(parent: int, max_bytes: int) -> None:
+    """In the child, before exec: die with the parent, write no more than ``max_bytes``."""
+    _prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:  # the parent died before the request was made
+        os._exit(1)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (max_bytes, max_bytes))
+
+
+async def _supervise(child: subprocess.Popen[bytes], limits: Limits) -> bool:
+    """Wait for the child, end it when its time is over; whether it ended by itself."""
+    try:
+        with _pidfd(child) as pidfd:
+            in_time = await _exits_within(pidfd, limits.timeout_sec)
+            if not in_time:
+                _signal_group(child, signal.SIGTERM)
+                await _exits_within(pidfd, limits.grace_sec)
+                _signal_group(child, signal.SIGKILL)
+                await _exits_within(pidfd, limits.grace_sec)
+            return in_time
+    finally:
+        # For a cancellation, and for what the child left running. It is not reaped yet,
+        # so its number cannot be somebody else's by now.
+        _signal_group(child, signal.SIGKILL)
+        with suppress(subprocess.TimeoutExpired):
+            child.wait(REAP_SEC)
+
+
+async def _exits_within(pidfd: int, seconds: float) -> bool:
+    loop = asyncio.get_running_loop()
+    exited = asyncio.Event()
+    loop.add_reader(pidfd, exited.set)
+    try:
+        await asyncio.wait_for(exited.wait(), seconds)
+    except asyncio.TimeoutError:
+        return False
+    finally:
+        loop.remove_reader(pidfd)
+    return True
+
+
+def _signal_group(child: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    with suppress(ProcessLookupError, PermissionError):  # gone, or it took another user's rights
+        os.killpg(child.pid, number)
+
+
+@contextmanager
+def _pidfd(child: subprocess.Popen[bytes]) -> Iterator[int]:
+    descriptor = os.pidfd_open(child.pid)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _tail(errors: IO[bytes]) -> str:
+    size = errors.seek(0, os.SEEK_END)
+    errors.seek(max(0, size - STDERR_TAIL))
+    return errors.read(STDERR_TAIL).decode("utf-8", "replace").strip()

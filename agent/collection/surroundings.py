@@ -1,0 +1,34 @@
+"""The machine as the collector sees it: its name, where its files are, what to collect."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import agent
+from agent.collection.quick_actions import QUICK_ACTIONS, QuickAction, Roots
+
+
+@dataclass(frozen=True)
+class HostFacts:
+    """What a bundle says about the machine it comes from."""
+
+    name: str
+    kernel: str
+    agent_version: str
+
+    @classmethod
+    def of_this_host(cls) -> HostFacts:
+        """The host the agent runs on."""
+        return cls(socket.gethostname(), os.uname().release, agent.__version__)
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """Defaults to the real machine and to all actions; tests replace parts."""
+
+    host: HostFacts = field(default_factory=HostFacts.of_this_host)
+    roots: Roots = field(default_factory=Roots)
+    actions: Sequence[QuickAction] = QUICK_ACTIONS

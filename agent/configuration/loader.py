@@ -1,0 +1,115 @@
+"""Builds the agent's `Config` from YAML. A file written for the reference loads unchanged."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from agent.configuration.rules import ACTIONS, read_actions, read_guardian
+from agent.configuration.schema import (
+    AuditConfig,
+    CleanupConfig,
+    CollectionConfig,
+    Config,
+    WatcherConfig,
+)
+from agent.configuration.settings_reader import ConfigError, Fault, Section, read_settings
+
+__all__ = ["ConfigError", "Fault", "LoadedConfig", "load_config"]
+
+
+@dataclass(frozen=True)
+class LoadedConfig:
+    """The settings, and what was doubtful about the file."""
+
+    config: Config
+    warnings: tuple[Fault, ...]
+
+
+def load_config(path: Path) -> LoadedConfig:
+    """Read and check ``path``; raises `ConfigError` with every fault in it.
+
+    Keys that the agent does not know are warned about, because the reference ignored them.
+    """
+    root = read_settings(path)
+    watcher = _watcher(root.section("watcher"))
+    output_dir = root.absolute_path("aod_output_dir", "/var/log/aod")
+    config = Config(
+        watch_interval_sec=root.number("watch_interval_sec", 1.0, minimum=0.1, maximum=3600),
+        aod_output_dir=output_dir,
+        watcher=watcher,
+        guardian=read_guardian(root.section("guardian"), watcher.actions),
+        collection=_collection(root.section("collection")),
+        cleanup=_cleanup(root.section("cleanup"), output_dir),
+        audit=AuditConfig(root.section("audit").boolean("enabled", AuditConfig.enabled)),
+    )
+    return LoadedConfig(config, root.finish())
+
+
+def _watcher(section: Section) -> WatcherConfig:
+    return WatcherConfig(
+        actions=read_actions(section) if "actions" in section else ACTIONS,
+        batch_min_events=section.integer(
+            "batch_min_events", WatcherConfig.batch_min_events, minimum=1, maximum=1_000_000
+        ),
+        batch_max_wait_sec=section.number(
+            "batch_max_wait_sec", WatcherConfig.batch_max_wait_sec, minimum=0.001, maximum=60
+        ),
+        batch_linger_sec=section.number(
+            "batch_linger_sec", WatcherConfig.batch_linger_sec, minimum=0, maximum=1
+        ),
+        flight_recorder_events=section.integer(
+            "flight_recorder_events",
+            WatcherConfig.flight_recorder_events,
+            minimum=1_000,
+            maximum=10_000_000,
+        ),
+        incident_quiet_sec=section.number(
+            "incident_quiet_sec", WatcherConfig.incident_quiet_sec, minimum=1, maximum=86_400
+        ),
+    )
+
+
+def _collection(section: Section) -> CollectionConfig:
+    return CollectionConfig(
+        max_concurrent=section.integer(
+            "max_concurrent", CollectionConfig.max_concurrent, minimum=1, maximum=64
+        ),
+        action_timeout_sec=section.number(
+            "action_timeout_sec", CollectionConfig.action_timeout_sec, minimum=0.1, maximum=600
+        ),
+        action_max_output_mb=section.number(
+            "action_max_output_mb",
+            CollectionConfig.action_max_output_mb,
+            minimum=0.01,
+            maximum=1024,
+        ),
+        compression_level=section.integer(
+            "compression_level", CollectionConfig.compression_level, minimum=1, maximum=19
+        ),
+    )
+
+
+def _cleanup(section: Section, output_dir: Path) -> CleanupConfig:
+    if "aod_output_dir" in section:
+        own = section.absolute_path("aod_output_dir")
+        if own != output_dir and section.clean:
+            section.warn(
+                "aod_output_dir",
+                f"is ignored: the directory cleaned is {output_dir}",
+                "Set aod_output_dir at the top level, and remove it here.",
+            )
+    return CleanupConfig(
+        max_log_age_days=section.number(
+            "max_log_age_days", CleanupConfig.max_log_age_days, minimum=0.01, maximum=3650
+        ),
+        max_total_log_size_mb=section.number(
+            "max_total_log_size_mb",
+            CleanupConfig.max_total_log_size_mb,
+            minimum=0.1,
+            maximum=10_000_000,
+        ),
+        cleanup_interval_sec=section.number(
+            "cleanup_interval_sec", CleanupConfig.cleanup_interval_sec, minimum=0.1, maximum=86_400
+        ),
+    )

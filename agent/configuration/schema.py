@@ -1,0 +1,93 @@
+"""The configuration as the program sees it: frozen, typed, complete.
+
+`agent.configuration.loader` makes these from YAML; nothing else does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+
+
+class AnomalyType(Enum):
+    """What kind of trouble a rule looks for; one detector class serves each."""
+
+    LATENCY = "latency"
+    ERROR = "error"
+
+
+@dataclass(frozen=True)
+class AnomalyConfig:
+    """One rule under ``guardian.anomalies``.
+
+    ``track`` maps what is watched to its limit: for ``latency`` SMB2 command numbers to
+    milliseconds, for ``error`` positive errno numbers to None.
+    """
+
+    name: str
+    type: AnomalyType
+    tool: str
+    acceptable_count: int
+    track: Mapping[int, float | None]
+    actions: tuple[str, ...]
+    default_threshold_ms: float | None = None
+
+
+@dataclass(frozen=True)
+class WatcherConfig:
+    """How events are gathered, and which actions rules may name."""
+
+    actions: tuple[str, ...]
+    batch_min_events: int = 10
+    batch_max_wait_sec: float = 3.0
+    batch_linger_sec: float = 0.005
+    flight_recorder_events: int = 65_536
+    incident_quiet_sec: float = 60.0
+
+
+@dataclass(frozen=True)
+class GuardianConfig:
+    """The rules by name."""
+
+    anomalies: Mapping[str, AnomalyConfig]
+
+
+@dataclass(frozen=True)
+class CollectionConfig:
+    """Limits of one collection."""
+
+    max_concurrent: int = 4
+    action_timeout_sec: float = 20.0
+    action_max_output_mb: float = 16.0
+    compression_level: int = 3
+
+
+@dataclass(frozen=True)
+class CleanupConfig:
+    """Bounds of the spool; cleaning starts at 90 % of the size and stops at 50 %."""
+
+    max_log_age_days: float = 2.0
+    max_total_log_size_mb: float = 200.0
+    cleanup_interval_sec: float = 60.0
+
+
+@dataclass(frozen=True)
+class AuditConfig:
+    """Whether anomalies, collections, restarts and configuration loads go to the journal."""
+
+    enabled: bool = True
+
+
+@dataclass(frozen=True)
+class Config:
+    """All settings of the agent."""
+
+    watch_interval_sec: float
+    aod_output_dir: Path
+    watcher: WatcherConfig
+    guardian: GuardianConfig
+    collection: CollectionConfig = field(default_factory=CollectionConfig)
+    cleanup: CleanupConfig = field(default_factory=CleanupConfig)
+    audit: AuditConfig = field(default_factory=AuditConfig)

@@ -1,0 +1,100 @@
+"""Follows the flight recorder with the detectors and orders collections."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agent.configuration.schema import AnomalyConfig, Config
+from agent.detection.anomaly import AnomalyAction, Evidence, Trigger
+from agent.detection.incidents import IncidentTracker
+from agent.detection.registry import ANOMALY_HANDLER_REGISTRY, AnomalyHandler
+from agent.events.event_source import Snapshot
+from agent.events.flight_recorder import FlightRecorder
+from agent.service.audit import Audit
+from agent.storage.ulid import new_ulid
+
+NANOSECONDS = 1_000_000_000
+
+
+class AnomalyWatcher:
+    """Runs every event past every rule, once; a new incident becomes an `AnomalyAction`.
+
+    ``collect`` takes the order and must not block. ``snapshot`` copies the kernel's memory at the
+    trigger. A restart of `run` goes on where the last one ended.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        recorder: FlightRecorder,
+        snapshot: Callable[[], Snapshot],
+        collect: Callable[[AnomalyAction], object],
+        audit: Audit,
+    ) -> None:
+        self._recorder = recorder
+        self._snapshot = snapshot
+        self._collect = collect
+        self._audit = audit
+        self._handlers = load_handlers(config)
+        self.incidents = IncidentTracker(int(config.watcher.incident_quiet_sec * NANOSECONDS))
+        self.position = 0
+        self.beats = 0
+
+    def run(self) -> None:
+        """Follow the recorder until it is closed and everything in it was seen."""
+        while True:
+            end = self._recorder.wait_beyond(self.position)
+            self.beats += 1
+            while self.position < end:
+                events = self._recorder.view(self.position, end)
+                self.position += len(events)
+                try:
+                    self._examine(events)
+                finally:
+                    self._recorder.release(self.position)
+            if self._recorder.closed and self.position == self._recorder.appended:
+                return
+
+    def ping(self) -> None:
+        """Make the loop come round, which `beats` then shows."""
+        self._recorder.poke()
+
+    def _examine(self, events: NDArray[np.void]) -> None:
+        for handler in self._handlers:
+            time_ns = handler.detect(events)
+            if time_ns is not None and self.incidents.is_new(handler.rule.name, time_ns):
+                self._order(handler.rule, handler.describe(events, time_ns))
+
+    def _order(self, rule: AnomalyConfig, trigger: Trigger) -> None:
+        snapshot = self._snapshot()
+        action = AnomalyAction(
+            id=new_ulid(),
+            wall_ns=time.time_ns(),
+            anomaly=rule,
+            trigger=trigger,
+            evidence=Evidence(
+                events=self._recorder.history(self.position),
+                histograms=snapshot.histograms,
+                inflight=snapshot.inflight,
+                counters=snapshot.counters,
+                wall_offset_ns=snapshot.wall_offset_ns,
+                source=snapshot.source,
+            ),
+        )
+        self._collect(action)
+        self._audit.record(
+            "anomaly", f"{rule.name}: {trigger.reason}", anomaly=rule.name, bundle=action.id
+        )
+
+
+def load_handlers(config: Config) -> Sequence[AnomalyHandler]:
+    """One detector for each rule; its window is ``watch_interval_sec``."""
+    window_ns = int(config.watch_interval_sec * NANOSECONDS)
+    return [
+        ANOMALY_HANDLER_REGISTRY[rule.type](rule, window_ns)
+        for rule in config.guardian.anomalies.values()
+    ]

@@ -1,0 +1,66 @@
+"""Latency: too many commands over their limit in the window, or one of a second or more."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agent.configuration.schema import AnomalyConfig
+from agent.configuration.smb_commands import command_name
+from agent.detection.anomaly import Trigger
+from agent.detection.anomaly_handler import AnomalyHandler
+from agent.detection.description import actor, duration, seconds
+from agent.detection.sliding_count import SlidingCount
+from bpf import abi
+
+ALWAYS_ANOMALOUS_NS = 1_000_000_000
+NEVER = np.iinfo(np.uint64).max
+
+
+class LatencyAnomalyHandler(AnomalyHandler):
+    """Triggers at ``acceptable_count`` slow commands in the window, or at one of 1 s or more."""
+
+    def __init__(self, rule: AnomalyConfig, window_ns: int) -> None:
+        super().__init__(rule, window_ns)
+        self._count = SlidingCount(rule.acceptable_count, window_ns)
+        # The last row stands for numbers outside the table: never slow.
+        self._limits = np.full(abi.COMMANDS + 1, NEVER, np.uint64)
+        for command, limit_ms in rule.track.items():
+            self._limits[command] = int((limit_ms or 0) * 1_000_000)
+
+    def detect(self, events: NDArray[np.void]) -> int | None:
+        latency = events["metric_latency_ns"]
+        slow = self._slow(events)
+        if not slow.any():
+            return None
+        times = events["cmd_end_time_ns"][slow]
+        position = self._count.add(times)
+        if latency.max() >= ALWAYS_ANOMALOUS_NS:
+            very_slow = latency[slow] >= ALWAYS_ANOMALOUS_NS
+            first = int(np.argmax(very_slow))
+            if very_slow[first] and (position is None or first < position):
+                position = first
+        return None if position is None else int(times[position])
+
+    def describe(self, events: NDArray[np.void], time_ns: int) -> Trigger:
+        slow = events[self._slow(events)]
+        worst = slow[np.argmax(slow["metric_latency_ns"])]
+        command = int(worst["smbcommand"])
+        worst_ns = int(worst["metric_latency_ns"])
+        return Trigger(
+            time_ns=time_ns,
+            reason=(
+                f"{len(slow)} commands over their limit (rule: {self.rule.acceptable_count} in "
+                f"{seconds(self.window_ns)}), worst {command_name(command)} with "
+                f"{duration(worst_ns)} (limit {duration(int(self._limits[command]))}) "
+                f"by {actor(worst)}"
+            ),
+            violations=len(slow),
+            worst_ns=worst_ns,
+            command=command,
+        )
+
+    def _slow(self, events: NDArray[np.void]) -> NDArray[np.bool_]:
+        limits = np.take(self._limits, events["smbcommand"], mode="clip")
+        slow: NDArray[np.bool_] = events["metric_latency_ns"] >= limits
+        return slow

@@ -1,0 +1,1 @@
+"""From a source of events, live or recorded, into the flight recorder."""

@@ -1,0 +1,129 @@
+"""Where events come from: the kernel's ring, or a recorded trace through the same pipeline."""
+
+from __future__ import annotations
+
+import os
+import select
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agent.events.flight_recorder import FlightRecorder
+from agent.kernel.probe import Probe
+from agent.kernel.ring_buffer import RingReader
+from bpf import abi
+
+DRAIN_LIMIT = 16_384
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A copy of what the source knows beside its events.
+
+    ``wall_offset_ns`` added to an event's time gives wall-clock time.
+    """
+
+    histograms: NDArray[np.uint64]
+    inflight: NDArray[np.void]
+    counters: dict[str, int]
+    wall_offset_ns: int
+    source: dict[str, object] = field(default_factory=dict)
+
+
+class EventSource(Protocol):
+    """One thread waits and drains; `wake` and `snapshot` may be called from any."""
+
+    @property
+    def finished(self) -> bool:
+        """Whether there will never be another event."""
+
+    def wait(self) -> None:
+        """Block until events are there or `wake` is called."""
+
+    def wake(self) -> None:
+        """End the wait."""
+
+    def pending(self) -> int:
+        """Events that `drain` would find."""
+
+    def drain(self, recorder: FlightRecorder) -> int:
+        """Move a batch of waiting events into ``recorder``; how many."""
+
+    def snapshot(self) -> Snapshot:
+        """Histograms, unanswered commands and counters as of now."""
+
+    def close(self) -> None:
+        """Release what the source holds; a second call does nothing."""
+
+
+class KernelSource:
+    """The live source: maps of the loaded kernel program."""
+
+    finished = False
+
+    def __init__(self, probe: Probe) -> None:
+        self._probe = probe
+        self._reader = RingReader(probe.ring_consumer, probe.ring_producer, probe.ring_size)
+        self._lock = threading.Lock()
+        self._closed = False
+        self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._epoll = select.epoll()
+        self._epoll.register(probe.ring_fd, select.EPOLLIN)
+        self._epoll.register(self._wake_fd, select.EPOLLIN)
+
+    def wait(self) -> None:
+        for descriptor, _ in self._epoll.poll():
+            if descriptor == self._wake_fd:
+                os.eventfd_read(self._wake_fd)
+
+    def wake(self) -> None:
+        with self._lock:
+            if not self._closed:
+                os.eventfd_write(self._wake_fd, 1)
+
+    def pending(self) -> int:
+        return self._reader.pending()
+
+    def drain(self, recorder: FlightRecorder) -> int:
+        return self._reader.drain(recorder.append, DRAIN_LIMIT)
+
+    def snapshot(self) -> Snapshot:
+        with self._lock:
+            if self._closed:
+                return empty_snapshot()
+            inflight = self._probe.inflight
+            return Snapshot(
+                histograms=self._probe.histograms.copy(),
+                inflight=inflight[inflight["start_ns"] != 0],
+                counters=self._counters(),
+                wall_offset_ns=time.time_ns() - time.monotonic_ns(),
+                source={"kind": "kernel", **self._probe.description},
+            )
+
+    def close(self) -> None:
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            self._epoll.close()
+            os.close(self._wake_fd)
+            self._reader.close()
+            self._probe.close()
+
+    def _counters(self) -> dict[str, int]:
+        counters = {name: int(self._probe.counters[name][0]) for name in abi.COUNTERS.names or ()}
+        return {**counters, "bad_records": self._reader.bad_records}
+
+
+def empty_snapshot() -> Snapshot:
+    """What is known while no source is open: nothing."""
+    return Snapshot(
+        histograms=np.zeros((abi.COMMANDS, abi.BUCKETS), np.uint64),
+        inflight=np.zeros(0, abi.INFLIGHT),
+        counters={},
+        wall_offset_ns=time.time_ns() - time.monotonic_ns(),
+    )

@@ -1,0 +1,94 @@
+"""A recorded trace as a source of events: the kernel's part played from a file."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agent.events.event_source import Snapshot
+from agent.events.flight_recorder import FlightRecorder
+from agent.events.trace import Trace
+from agent.kernel.kernel_filter import apply_filter
+from agent.kernel.ring_buffer import RAW_EVENT
+from bpf import abi
+
+BATCH_EVENTS = 1_024
+# How often a paced replay hands over what has become due.
+PACE_SEC = 0.02
+
+
+class TraceSource:
+    """Plays ``trace`` through the kernel's filter, ``speed`` times as fast as it was recorded.
+
+    A speed of 0 plays as fast as the pipeline takes it.
+    """
+
+    def __init__(self, trace: Trace, settings: NDArray[np.void], speed: float, name: str) -> None:
+        self._trace = trace
+        self._events = apply_filter(settings, trace.events)
+        self._times = np.maximum.accumulate(self._events["cmd_end_time_ns"].astype(np.int64))
+        self._first_ns = int(trace.events["cmd_end_time_ns"].min()) if len(trace.events) else 0
+        self._speed = speed
+        self._name = name
+        self._position = 0
+        self._started: float | None = None
+        self._woken = threading.Event()
+
+    @property
+    def finished(self) -> bool:
+        """Whether every event was handed over."""
+        return self._position == len(self._events)
+
+    def wait(self) -> None:
+        if self._started is None:
+            self._started = time.monotonic()
+        while not self.pending() and not self.finished:
+            if self._woken.wait(PACE_SEC):
+                self._woken.clear()
+                return
+
+    def wake(self) -> None:
+        self._woken.set()
+
+    def pending(self) -> int:
+        return self._due() - self._position
+
+    def drain(self, recorder: FlightRecorder) -> int:
+        batch = self._events[self._position : min(self._due(), self._position + BATCH_EVENTS)]
+        if len(batch):
+            self._position += len(batch)
+            recorder.append(batch.view(RAW_EVENT))
+        return len(batch)
+
+    def snapshot(self) -> Snapshot:
+        reached = int(self._times[self._position - 1]) if self._position else self._first_ns
+        seen = self._trace.events[self._trace.events["cmd_end_time_ns"] <= reached]
+        return Snapshot(
+            histograms=histograms_of(seen),
+            inflight=np.zeros(0, abi.INFLIGHT),
+            counters={"events": self._position, "trace_lost": self._trace.lost},
+            wall_offset_ns=int(self._trace.meta.get("wall_offset_ns", 0)),
+            source={"kind": "replay", "trace": self._name, "recording": self._trace.meta},
+        )
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+    def _due(self) -> int:
+        if self._speed <= 0 or self._started is None:
+            return len(self._events)
+        elapsed_ns = (time.monotonic() - self._started) * 1e9 * self._speed
+        return int(np.searchsorted(self._times, self._first_ns + elapsed_ns, side="right"))
+
+
+def histograms_of(events: NDArray[np.void]) -> NDArray[np.uint64]:
+    """The kernel program's histograms, uint64 (COMMANDS, BUCKETS), made from ``events``."""
+    latency = np.maximum(events["metric_latency_ns"], 1)
+    # frexp gives the bit length: bucket b holds [2^(b-1), 2^b).
+    bucket = np.minimum(np.frexp(latency.astype(np.float64))[1], abi.BUCKETS - 1)
+    row = np.minimum(events["smbcommand"], abi.COMMANDS - 1).astype(np.int64)
+    flat = np.bincount(row * abi.BUCKETS + bucket, minlength=abi.COMMANDS * abi.BUCKETS)
+    return flat.reshape(abi.COMMANDS, abi.BUCKETS).astype(np.uint64)

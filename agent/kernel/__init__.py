@@ -1,0 +1,1 @@
+"""The loaded kernel program as this process sees it: its maps, its ring, its filter."""

@@ -1,0 +1,1 @@
+"""Life as a daemon: threads, stopping, systemd, status, audit."""

@@ -1,0 +1,1 @@
+"""The spool on disk: the contract with the shipper, and its bounds."""

@@ -1,0 +1,214 @@
+"""The spool: a directory of finished bundles, and the contract between agent and shipper.
+
+A bundle is ``<id>.tar.zst``, then ``<id>.done`` (its manifest, JSON), written last; then, from the
+shipper, ``<id>.shipped`` (its receipt). ``<id>.evicted`` is the tombstone of a bundle that had to
+go before it was shipped. ``<id>`` is a ULID. There is no other state: whatever dies, whenever, a
+restart finds either no bundle or a whole one.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from agent.storage import durable_file
+from agent.storage.ulid import is_ulid, ulid_time_ms
+
+ARCHIVE = ".tar.zst"
+DONE = ".done"
+SHIPPED = ".shipped"
+EVICTED = ".evicted"
+
+# Sticky and setgid: the shipper's user may add receipts, but not remove what the agent wrote.
+BATCHES_MODE = 0o3770
+PRIVATE_MODE = 0o750
+
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+
+Manifest = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class SpooledBundle:
+    """One finished bundle: its done-marker exists. ``size`` is the archive's, in bytes."""
+
+    id: str
+    archive: Path
+    done: Path
+    size: int
+    shipped: bool
+
+    @property
+    def time_ms(self) -> int:
+        """Wall-clock milliseconds of the trigger."""
+        return ulid_time_ms(self.id)
+
+    def manifest(self) -> Manifest:
+        """The done-marker's content. Raises OSError or ValueError when it cannot be read."""
+        manifest = json.loads(durable_file.read_plain(self.done))
+        if not isinstance(manifest, dict):
+            raise ValueError(f"{self.done}: not a JSON object")
+        return manifest
+
+
+@dataclass(frozen=True)
+class SpoolCounts:
+    """Bundles by fate; ``made`` is the sum of the other three."""
+
+    made: int
+    delivered: int
+    pending: int
+    evicted: int
+    pending_bytes: int
+    total_bytes: int
+
+
+class Spool:
+    """The spool below ``root`` (the configuration's ``aod_output_dir``). Safe for many threads."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.batches = root / "batches"
+        self.staging = root / "staging"
+
+    def prepare(self) -> None:
+        """Make the directories that are missing."""
+        self.root.mkdir(mode=PRIVATE_MODE, parents=True, exist_ok=True)
+        self.staging.mkdir(mode=PRIVATE_MODE, exist_ok=True)
+        if not self.batches.exists():
+            self.batches.mkdir(mode=PRIVATE_MODE, exist_ok=True)
+            self.batches.chmod(BATCHES_MODE)
+
+    def path(self, bundle_id: str, suffix: str) -> Path:
+        """Where the part ``suffix`` of a bundle lies; refuses names that are no ULID."""
+        if not is_ulid(bundle_id):
+            raise ValueError(f"not a bundle id: {bundle_id!r}")
+        return self.batches / f"{bundle_id}{suffix}"
+
+    def publish(self, bundle_id: str, archive: Path, manifest: Manifest) -> SpooledBundle:
+        """Move the finished file ``archive`` (in `batches`) into place, then write its marker.
+
+        Raises OSError; then neither is there, whichever step failed.
+        """
+        final, done = self.path(bundle_id, ARCHIVE), self.path(bundle_id, DONE)
+        data = json.dumps(manifest, indent=2, sort_keys=True).encode() + b"\n"
+        try:
+            durable_file.publish_file(archive, final)
+            durable_file.publish_bytes(done, data)
+        except BaseException:
+            for path in (archive, done, final):
+                path.unlink(missing_ok=True)
+            raise
+        return SpooledBundle(bundle_id, final, done, final.lstat().st_size, shipped=False)
+
+    def finished(self) -> list[SpooledBundle]:
+        """Bundles whose done-marker and archive exist, oldest first."""
+        names = self._names()
+        return [
+            bundle
+            for bundle_id in sorted(names.get(DONE, set()) & names.get(ARCHIVE, set()))
+            if (bundle := self._bundle(bundle_id, bundle_id in names.get(SHIPPED, set())))
+        ]
+
+    def pending(self) -> list[SpooledBundle]:
+        """Finished bundles without a receipt, oldest first."""
+        return [bundle for bundle in self.finished() if not bundle.shipped]
+
+    def write_receipt(self, bundle_id: str, receipt: Manifest) -> None:
+        """Record that the bundle is in the store; from then on it may be cleaned up."""
+        data = json.dumps(receipt, indent=2, sort_keys=True).encode() + b"\n"
+        durable_file.publish_bytes(self.path(bundle_id, SHIPPED), data)
+
+    def remove(self, bundle: SpooledBundle, tombstone: Manifest | None) -> None:
+        """Delete a bundle; ``tombstone`` is required for one that was not shipped.
+
+        The marker goes first, so that nobody sees a marker without its archive; the receipt or
+        the tombstone stays and keeps the counts true.
+        """
+        if tombstone is not None:
+            self._bury(bundle, tombstone)
+        elif not bundle.shipped:
+            raise ValueError(f"bundle {bundle.id} is not shipped: its removal needs a tombstone")
+        bundle.done.unlink(missing_ok=True)
+        durable_file.sync_directory(self.batches)
+        bundle.archive.unlink(missing_ok=True)
+
+    def _bury(self, bundle: SpooledBundle, tombstone: Manifest) -> None:
+        data = json.dumps(tombstone, sort_keys=True).encode() + b"\n"
+        grave = self.path(bundle.id, EVICTED)
+        try:
+            durable_file.publish_bytes(grave, data)
+        except OSError as error:
+            if error.errno not in NO_SPACE:
+                raise
+            # A full disk must not keep its own cleaning from working: the marker needs no new
+            # space to become the tombstone.
+            bundle.done.replace(grave)
+
+    def counts(self) -> SpoolCounts:
+        """Every bundle ever made, by fate, from the files alone."""
+        names = self._names()
+        finished = self.finished()
+        waiting = [bundle for bundle in finished if not bundle.shipped]
+        delivered = names.get(SHIPPED, set())
+        evicted = names.get(EVICTED, set()) - delivered
+        pending = [bundle for bundle in waiting if bundle.id not in evicted]
+        return SpoolCounts(
+            made=len(delivered) + len(pending) + len(evicted),
+            delivered=len(delivered),
+            pending=len(pending),
+            evicted=len(evicted),
+            pending_bytes=sum(bundle.size for bundle in pending),
+            total_bytes=sum(bundle.size for bundle in finished),
+        )
+
+    def recover(self) -> list[str]:
+        """Remove what a killed run left unfinished; names of what went, for the audit.
+
+        Staging directories, temporaries, and archives whose marker was never written or is
+        already gone. Call it before the first collection, never beside one.
+        """
+        names = self._names()
+        leftovers = [
+            self.path(i, ARCHIVE) for i in names.get(ARCHIVE, set()) - names.get(DONE, set())
+        ]
+        leftovers += list(self.batches.glob(f".*{durable_file.TEMPORARY_SUFFIX}"))
+        for path in leftovers:
+            path.unlink(missing_ok=True)
+        abandoned = list(self.staging.iterdir())
+        for path in abandoned:
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+        return sorted(path.name for path in leftovers + abandoned)
+
+    def _bundle(self, bundle_id: str, shipped: bool) -> SpooledBundle | None:
+        archive = self.path(bundle_id, ARCHIVE)
+        try:
+            size = archive.lstat().st_size
+        except FileNotFoundError:  # cleaned up between the listing and here
+            return None
+        return SpooledBundle(bundle_id, archive, self.path(bundle_id, DONE), size, shipped)
+
+    def _names(self) -> dict[str, set[str]]:
+        """Bundle ids by suffix; a spool that vanished is an empty one."""
+        found: dict[str, set[str]] = {}
+        for name in self._plain_files():
+            bundle_id, dot, suffix = name.partition(".")
+            if is_ulid(bundle_id):
+                found.setdefault(dot + suffix, set()).add(bundle_id)
+        return found
+
+    def _plain_files(self) -> Iterator[str]:
+        try:
+            with os.scandir(self.batches) as entries:
+                yield from (entry.name for entry in entries if entry.is_file(follow_symlinks=False))
+        except FileNotFoundError:
+            return
