@@ -172,13 +172,14 @@ class Spool:
         """Remove what a killed run left unfinished; names of what went, for the audit.
 
         Staging directories, temporaries, and archives whose marker was never written or is
-        already gone. Call it before the first collection, never beside one.
+        already gone. Call it before the first collection, never beside one. The shipper may be
+        at work: what it is writing stays.
         """
         names = self._names()
         leftovers = [
             self.path(i, ARCHIVE) for i in names.get(ARCHIVE, set()) - names.get(DONE, set())
         ]
-        leftovers += list(self.batches.glob(f".*{durable_file.TEMPORARY_SUFFIX}"))
+        leftovers += self._own_temporaries()
         for path in leftovers:
             path.unlink(missing_ok=True)
         abandoned = list(self.staging.iterdir())
@@ -188,6 +189,14 @@ class Spool:
             else:
                 path.unlink(missing_ok=True)
         return sorted(path.name for path in leftovers + abandoned)
+
+    def _own_temporaries(self) -> list[Path]:
+        """Temporaries of the agent's writers."""
+        return [
+            path
+            for path in self.batches.glob(f".*{durable_file.TEMPORARY_SUFFIX}")
+            if path.name[27:].startswith((ARCHIVE, DONE, EVICTED)) and is_ulid(path.name[1:27])
+        ]
 
     def _bundle(self, bundle_id: str, shipped: bool) -> SpooledBundle | None:
         archive = self.path(bundle_id, ARCHIVE)

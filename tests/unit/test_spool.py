@@ -158,6 +158,8 @@ def test_recovery_removes_what_was_not_finished_and_nothing_else(
     spool.path(half_removed.id, EVICTED).write_text("{}")
     temporary = temporary_beside(spool.path(new_ulid(), ARCHIVE))
     temporary.write_bytes(b"half")
+    being_shipped = temporary_beside(spool.path(whole.id, SHIPPED))
+    being_shipped.write_bytes(b"the shipper is at work")
     staged = spool.staging / new_ulid()
     staged.mkdir()
     (staged / "stats").write_text("x")
@@ -178,6 +180,7 @@ def test_recovery_removes_what_was_not_finished_and_nothing_else(
     assert spool.finished() == [whole, *(b for b in spool.finished() if b.id == shipped.id)]
     assert list(spool.staging.iterdir()) == []
     assert (precious / "file").exists()
+    assert being_shipped.exists()
     assert spool.recover() == []
 
 
