@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
-import numpy as np
-from numpy.typing import NDArray
-
 from agent.configuration.schema import AnomalyConfig
 from agent.detection.anomaly import Trigger
+from agent.detection.event_batch import EventBatch
 
 
 class AnomalyHandler(ABC):
@@ -19,13 +17,16 @@ class AnomalyHandler(ABC):
         self.window_ns = window_ns
 
     @abstractmethod
-    def detect(self, events: NDArray[np.void]) -> int | None:
-        """Look at the next events (`bpf.abi.EVENT`, in order of arrival, every event once).
+    def detect(self, batch: EventBatch) -> int | None:
+        """Look at the next events: in order of arrival, every event once.
 
         Returns the end time in nanoseconds of the command that completed an anomaly, if any did.
         A command number outside the table is possible input, never an error.
         """
 
     @abstractmethod
-    def describe(self, events: NDArray[np.void], time_ns: int) -> Trigger:
-        """Say what `detect` just found in the same ``events``; called for new incidents only."""
+    def describe(self, window: EventBatch, time_ns: int) -> Trigger:
+        """Say what `detect` just found; called for new incidents only.
+
+        ``window``: what the recorder holds from the beginning of the window on.
+        """

@@ -8,8 +8,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.configuration.schema import AnomalyConfig, Config
-from agent.detection.anomaly import AnomalyAction, Evidence, Trigger
+from agent.configuration.schema import Config
+from agent.detection.anomaly import AnomalyAction, Evidence
+from agent.detection.event_batch import EventBatch
 from agent.detection.incidents import IncidentTracker
 from agent.detection.registry import ANOMALY_HANDLER_REGISTRY, AnomalyHandler
 from agent.events.event_source import Snapshot
@@ -23,8 +24,8 @@ NANOSECONDS = 1_000_000_000
 class AnomalyWatcher:
     """Runs every event past every rule, once; a new incident becomes an `AnomalyAction`.
 
-    ``collect`` takes the order and must not block. ``snapshot`` copies the kernel's memory at the
-    trigger. A restart of `run` goes on where the last one ended.
+    ``collect`` takes the order without blocking; False: it could not. ``snapshot`` copies the
+    kernel's memory at the trigger. A restart of `run` goes on where the last one ended.
     """
 
     def __init__(
@@ -32,7 +33,7 @@ class AnomalyWatcher:
         config: Config,
         recorder: FlightRecorder,
         snapshot: Callable[[], Snapshot],
-        collect: Callable[[AnomalyAction], object],
+        collect: Callable[[AnomalyAction], bool],
         audit: Audit,
     ) -> None:
         self._recorder = recorder
@@ -64,30 +65,44 @@ class AnomalyWatcher:
         self._recorder.poke()
 
     def _examine(self, events: NDArray[np.void]) -> None:
+        batch = EventBatch.of(events)
         for handler in self._handlers:
-            time_ns = handler.detect(events)
+            time_ns = handler.detect(batch)
             if time_ns is not None and self.incidents.is_new(handler.rule.name, time_ns):
-                self._order(handler.rule, handler.describe(events, time_ns))
+                self._order(handler, time_ns)
 
-    def _order(self, rule: AnomalyConfig, trigger: Trigger) -> None:
+    def _order(self, handler: AnomalyHandler, time_ns: int) -> None:
+        rule = handler.rule
+        try:
+            action = self._action(handler, time_ns)
+            accepted = self._collect(action)
+        except BaseException:
+            self.incidents.collection_failed(rule.name)
+            raise
+        if not accepted:
+            self.incidents.collection_failed(rule.name)
+        self._audit.record(
+            "anomaly", f"{rule.name}: {action.trigger.reason}", anomaly=rule.name, bundle=action.id
+        )
+
+    def _action(self, handler: AnomalyHandler, time_ns: int) -> AnomalyAction:
         snapshot = self._snapshot()
-        action = AnomalyAction(
+        history = self._recorder.history(self.position)
+        ends = history["cmd_end_time_ns"]
+        window = history[(ends <= time_ns) & (ends + np.uint64(handler.window_ns) >= time_ns)]
+        return AnomalyAction(
             id=new_ulid(),
             wall_ns=time.time_ns(),
-            anomaly=rule,
-            trigger=trigger,
+            anomaly=handler.rule,
+            trigger=handler.describe(EventBatch.of(window), time_ns),
             evidence=Evidence(
-                events=self._recorder.history(self.position),
+                events=history,
                 histograms=snapshot.histograms,
                 inflight=snapshot.inflight,
                 counters=snapshot.counters,
                 wall_offset_ns=snapshot.wall_offset_ns,
                 source=snapshot.source,
             ),
-        )
-        self._collect(action)
-        self._audit.record(
-            "anomaly", f"{rule.name}: {trigger.reason}", anomaly=rule.name, bundle=action.id
         )
 
 

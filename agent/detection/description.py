@@ -15,7 +15,7 @@ def actor(event: np.void) -> str:
 def duration(nanoseconds: int) -> str:
     """``1.2 s``, ``430 ms`` or ``0.25 ms``."""
     if nanoseconds >= 1_000_000_000:
-        return f"{nanoseconds / 1e9:.1f} s"
+        return f"{nanoseconds / 1e9:.3g} s"
     return f"{nanoseconds / 1e6:.3g} ms"
 
 

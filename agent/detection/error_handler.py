@@ -10,6 +10,7 @@ from agent.configuration.smb_commands import command_name, errno_name
 from agent.detection.anomaly import Trigger
 from agent.detection.anomaly_handler import AnomalyHandler
 from agent.detection.description import actor, seconds
+from agent.detection.event_batch import EventBatch
 from agent.detection.sliding_count import SlidingCount
 from bpf import abi
 
@@ -24,15 +25,16 @@ class ErrorAnomalyHandler(AnomalyHandler):
         self._tracked[[min(code, abi.ERRNOS - 1) for code in rule.track]] = True
         self._tracked[0] = False
 
-    def detect(self, events: NDArray[np.void]) -> int | None:
-        if not events["retval"].any():
+    def detect(self, batch: EventBatch) -> int | None:
+        failed = self._failed(batch)
+        if not len(failed):
             return None
-        times = events["cmd_end_time_ns"][self._failed(events)]
+        times = batch.time_ns[failed]
         position = self._count.add(times)
         return None if position is None else int(times[position])
 
-    def describe(self, events: NDArray[np.void], time_ns: int) -> Trigger:
-        failures = events[self._failed(events)]
+    def describe(self, window: EventBatch, time_ns: int) -> Trigger:
+        failures = window.events[self._failed(window)]
         last = failures[-1]
         command = int(last["smbcommand"])
         return Trigger(
@@ -47,8 +49,9 @@ class ErrorAnomalyHandler(AnomalyHandler):
             command=command,
         )
 
-    def _failed(self, events: NDArray[np.void]) -> NDArray[np.bool_]:
-        failed: NDArray[np.bool_] = np.take(
-            self._tracked, np.maximum(-events["retval"], 0), mode="clip"
-        )
+    def _failed(self, batch: EventBatch) -> NDArray[np.intp]:
+        """Places of the failures in the batch; few of them fail as a rule."""
+        places = np.flatnonzero(batch.retval != 0)
+        codes = np.maximum(-batch.retval[places], 0)
+        failed: NDArray[np.intp] = places[np.take(self._tracked, codes, mode="clip")]
         return failed

@@ -10,6 +10,7 @@ from agent.configuration.smb_commands import command_name
 from agent.detection.anomaly import Trigger
 from agent.detection.anomaly_handler import AnomalyHandler
 from agent.detection.description import actor, duration, seconds
+from agent.detection.event_batch import EventBatch
 from agent.detection.sliding_count import SlidingCount
 from bpf import abi
 
@@ -28,39 +29,46 @@ class LatencyAnomalyHandler(AnomalyHandler):
         for command, limit_ms in rule.track.items():
             self._limits[command] = int((limit_ms or 0) * 1_000_000)
 
-    def detect(self, events: NDArray[np.void]) -> int | None:
-        latency = events["metric_latency_ns"]
-        slow = self._slow(events)
+    def detect(self, batch: EventBatch) -> int | None:
+        slow = self._slow(batch)
         if not slow.any():
             return None
-        times = events["cmd_end_time_ns"][slow]
+        times = batch.time_ns if slow.all() else batch.time_ns[slow]
         position = self._count.add(times)
-        if latency.max() >= ALWAYS_ANOMALOUS_NS:
-            very_slow = latency[slow] >= ALWAYS_ANOMALOUS_NS
+        if batch.latency_ns.max() >= ALWAYS_ANOMALOUS_NS:
+            very_slow = batch.latency_ns[slow] >= ALWAYS_ANOMALOUS_NS
             first = int(np.argmax(very_slow))
             if very_slow[first] and (position is None or first < position):
                 position = first
         return None if position is None else int(times[position])
 
-    def describe(self, events: NDArray[np.void], time_ns: int) -> Trigger:
-        slow = events[self._slow(events)]
+    def describe(self, window: EventBatch, time_ns: int) -> Trigger:
+        slow = window.events[self._slow(window)]
         worst = slow[np.argmax(slow["metric_latency_ns"])]
-        command = int(worst["smbcommand"])
-        worst_ns = int(worst["metric_latency_ns"])
         return Trigger(
             time_ns=time_ns,
-            reason=(
-                f"{len(slow)} commands over their limit (rule: {self.rule.acceptable_count} in "
-                f"{seconds(self.window_ns)}), worst {command_name(command)} with "
-                f"{duration(worst_ns)} (limit {duration(int(self._limits[command]))}) "
-                f"by {actor(worst)}"
-            ),
+            reason=self._reason(len(slow), worst),
             violations=len(slow),
-            worst_ns=worst_ns,
-            command=command,
+            worst_ns=int(worst["metric_latency_ns"]),
+            command=int(worst["smbcommand"]),
         )
 
-    def _slow(self, events: NDArray[np.void]) -> NDArray[np.bool_]:
-        limits = np.take(self._limits, events["smbcommand"], mode="clip")
-        slow: NDArray[np.bool_] = events["metric_latency_ns"] >= limits
+    def _reason(self, slow: int, worst: np.void) -> str:
+        command, worst_ns = int(worst["smbcommand"]), int(worst["metric_latency_ns"])
+        if slow < self.rule.acceptable_count:
+            return (
+                f"{command_name(command)} took {duration(worst_ns)} by {actor(worst)}; "
+                f"{duration(ALWAYS_ANOMALOUS_NS)} or more is always an anomaly"
+            )
+        return (
+            f"{slow} commands over their limit (rule: {self.rule.acceptable_count} in "
+            f"{seconds(self.window_ns)}), worst {command_name(command)} with "
+            f"{duration(worst_ns)} (limit {duration(int(self._limits[command]))}) "
+            f"by {actor(worst)}"
+        )
+
+    def _slow(self, batch: EventBatch) -> NDArray[np.bool_]:
+        slow: NDArray[np.bool_] = batch.latency_ns >= np.take(
+            self._limits, batch.command, mode="clip"
+        )
         return slow

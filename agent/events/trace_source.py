@@ -16,6 +16,7 @@ from agent.kernel.ring_buffer import RAW_EVENT
 from bpf import abi
 
 BATCH_EVENTS = 1_024
+BATCH_SPAN_NS = 100_000_000
 # How often a paced replay hands over what has become due.
 PACE_SEC = 0.02
 
@@ -57,7 +58,7 @@ class TraceSource:
         return self._due() - self._position
 
     def drain(self, recorder: FlightRecorder) -> int:
-        batch = self._events[self._position : min(self._due(), self._position + BATCH_EVENTS)]
+        batch = self._events[self._position : min(self._due(), self._batch_end())]
         if len(batch):
             self._position += len(batch)
             recorder.append(batch.view(RAW_EVENT))
@@ -76,6 +77,12 @@ class TraceSource:
 
     def close(self) -> None:
         """Nothing is held open."""
+
+    def _batch_end(self) -> int:
+        """As live batches are: bounded in number and in the time they span."""
+        span_end = self._times[self._position] + BATCH_SPAN_NS if not self.finished else 0
+        in_span = int(np.searchsorted(self._times, span_end, side="right"))
+        return min(self._position + BATCH_EVENTS, in_span)
 
     def _due(self) -> int:
         if self._speed <= 0 or self._started is None:

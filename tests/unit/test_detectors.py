@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.configuration.schema import AnomalyConfig, AnomalyType
+from agent.detection.event_batch import EventBatch
 from agent.detection.incidents import IncidentTracker
 from agent.detection.registry import ANOMALY_HANDLER_REGISTRY, AnomalyHandler
 from agent.detection.sliding_count import SlidingCount
@@ -40,9 +41,13 @@ def event(at_ms: float, command: int = READ, latency_ms: float = 60, retval: int
     return row
 
 
+def detect(handler: AnomalyHandler, events: np.ndarray) -> int | None:
+    return handler.detect(EventBatch.of(events))
+
+
 def feed(handler: AnomalyHandler, *events: np.ndarray) -> list[int | None]:
     """One detection per event, each in a batch of its own."""
-    return [handler.detect(batch) for batch in events]
+    return [detect(handler, batch) for batch in events]
 
 
 def test_every_anomaly_type_has_a_handler() -> None:
@@ -61,52 +66,61 @@ def test_latency_ignores_violations_spread_wider_than_the_window() -> None:
 
 def test_latency_uses_each_commands_own_limit_inclusively() -> None:
     handler = latency_handler(1)
-    assert handler.detect(event(0, READ, 49.999)) is None
-    assert handler.detect(event(1, READ, 50)) == 1 * MS
-    assert handler.detect(event(2, WRITE, 99)) is None
-    assert handler.detect(event(3, WRITE, 100)) == 3 * MS
+    assert detect(handler, event(0, READ, 49.999)) is None
+    assert detect(handler, event(1, READ, 50)) == 1 * MS
+    assert detect(handler, event(2, WRITE, 99)) is None
+    assert detect(handler, event(3, WRITE, 100)) == 3 * MS
 
 
 def test_one_command_of_a_second_is_enough_but_only_a_watched_one() -> None:
     handler = latency_handler(100)
-    assert handler.detect(event(0, READ, 999.9)) is None
-    assert handler.detect(event(1, READ, 1_000)) == 1 * MS
-    assert handler.detect(event(2, ECHO, 30_000)) is None
-    assert handler.detect(event(3, 77, 30_000)) is None
-    assert handler.detect(event(4, 65_535, 30_000)) is None
+    assert detect(handler, event(0, READ, 999.9)) is None
+    assert detect(handler, event(1, READ, 1_000)) == 1 * MS
+    assert detect(handler, event(2, ECHO, 30_000)) is None
+    assert detect(handler, event(3, 77, 30_000)) is None
+    assert detect(handler, event(4, 65_535, 30_000)) is None
 
 
 def test_latency_description_names_worst_command_limit_and_process() -> None:
     handler = latency_handler(2)
     events = np.concatenate([event(0, WRITE, 120), event(1, READ, 1_200), event(2, READ, 1)])
-    time_ns = handler.detect(events)
+    time_ns = detect(handler, events)
     assert time_ns is not None
-    trigger = handler.describe(events, time_ns)
+    trigger = handler.describe(EventBatch.of(events), time_ns)
     assert trigger.violations == 2
     assert trigger.worst_ns == 1_200 * MS
-    for words in ("2 commands", "SMB2_READ", "1.2 s", "limit 50 ms", "dd[4711]"):
+    for words in ("2 commands", "2 in 1 s", "SMB2_READ", "1.2 s", "limit 50 ms", "dd[4711]"):
         assert words in trigger.reason
+
+
+def test_a_single_very_slow_command_is_described_as_what_it_is() -> None:
+    handler = latency_handler(10)
+    events = np.concatenate([event(0, READ, 1), event(1, WRITE, 2_500)])
+    time_ns = detect(handler, events)
+    assert time_ns == 1 * MS
+    reason = handler.describe(EventBatch.of(events), time_ns).reason
+    assert reason == "SMB2_WRITE took 2.5 s by dd[4711]; 1 s or more is always an anomaly"
 
 
 def test_errors_count_only_tracked_codes() -> None:
     handler = error_handler(2)
-    assert handler.detect(event(0, retval=-EACCES)) is None
-    assert handler.detect(event(1, retval=-2)) is None
-    assert handler.detect(event(2, retval=0)) is None
-    assert handler.detect(event(3, retval=-EIO)) == 3 * MS
+    assert detect(handler, event(0, retval=-EACCES)) is None
+    assert detect(handler, event(1, retval=-2)) is None
+    assert detect(handler, event(2, retval=0)) is None
+    assert detect(handler, event(3, retval=-EIO)) == 3 * MS
 
 
 @pytest.mark.parametrize("retval", [EACCES, -512, -100_000, -(2**31), 2**31 - 1])
 def test_results_outside_the_errno_table_are_no_errors(retval: int) -> None:
-    assert error_handler(1).detect(event(0, retval=retval)) is None
+    assert detect(error_handler(1), event(0, retval=retval)) is None
 
 
 def test_error_description_names_command_code_and_process() -> None:
     handler = error_handler(1)
     events = np.concatenate([event(0), event(1, 5, retval=-EACCES)])
-    time_ns = handler.detect(events)
+    time_ns = detect(handler, events)
     assert time_ns == 1 * MS
-    reason = handler.describe(events, time_ns).reason
+    reason = handler.describe(EventBatch.of(events), time_ns).reason
     assert "SMB2_CREATE with EACCES by dd[4711]" in reason
 
 
@@ -114,7 +128,7 @@ def test_a_task_name_with_control_characters_stays_printable() -> None:
     handler = error_handler(1)
     events = event(0, retval=-EIO)
     events["task"] = b"\x1b[31mred\xff\n"
-    assert handler.describe(events, 0).reason.isprintable()
+    assert handler.describe(EventBatch.of(events), 0).reason.isprintable()
 
 
 def plain_sliding_count(limit: int, window: int, batches: list[list[int]]) -> list[int | None]:
@@ -158,3 +172,13 @@ def test_an_incident_lasts_until_it_has_been_quiet() -> None:
     assert incidents.is_new("failing", 118 * SECOND)
     assert incidents.is_new("slow", 200 * SECOND)
     assert (incidents.incidents, incidents.suppressed) == (3, 2)
+
+
+def test_an_incident_without_its_bundle_gets_another_chance_later() -> None:
+    incidents = IncidentTracker(quiet_ns=600 * SECOND)
+    assert incidents.is_new("slow", 0)
+    incidents.collection_failed("slow")
+    assert not incidents.is_new("slow", 59 * SECOND)
+    assert incidents.is_new("slow", 60 * SECOND)
+    assert not incidents.is_new("slow", 200 * SECOND)
+    incidents.collection_failed("unknown")

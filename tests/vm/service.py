@@ -1,0 +1,152 @@
+"""The installed services in the guest, and the bundles they bring to a bucket on the host."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import subprocess
+import tarfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zstandard
+
+from tests.minio_server import MinioServer
+from tests.vm.machine import HOST_ADDRESS, VirtualMachine
+
+AGENT, SHIPPER = "aod-agent.service", "aod-shipper.service"
+COMMAND = "/opt/aod/current/bin/aod-agent"
+
+# Commands take up to 40 ms in an emulated guest, so the limit lies well above.
+AGENT_CONFIG = """\
+watch_interval_sec: 10
+aod_output_dir: /var/log/aod
+watcher:
+  actions: [journalctl, stats, debugdata, dmesg, mounts, smbinfo, syslogs]
+  batch_max_wait_sec: 0.05
+  incident_quiet_sec: 600
+guardian:
+  anomalies:
+    slow_commands:
+      type: latency
+      tool: smbslower
+      acceptable_count: 3
+      default_threshold_ms: 400
+      exclude_commands: [SMB2_CHANGE_NOTIFY, SMB2_LOCK, SMB2_ECHO]
+      actions: [journalctl, stats, debugdata, dmesg, mounts, smbinfo, syslogs]
+    failed_commands:
+      type: error
+      tool: smbiosnoop
+      mode: trackonly
+      acceptable_count: 3
+      track_codes: [EACCES, EIO]
+      actions: [journalctl, stats, debugdata, mounts]
+"""
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """One object of the bucket, opened: ``files`` by name, ``manifest`` from beside it."""
+
+    key: str
+    data: bytes
+    manifest: dict[str, Any]
+    files: dict[str, bytes]
+
+    @property
+    def sha256(self) -> str:
+        return hashlib.sha256(self.data).hexdigest()
+
+    @property
+    def events(self) -> np.ndarray:
+        return np.load(io.BytesIO(self.files["events.npy"]))
+
+    @property
+    def worst(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.files["worst_events.jsonl"].splitlines()]
+
+
+class Service:
+    """Agent and shipper as systemd services of the guest; MinIO runs on the host."""
+
+    def __init__(self, vm: VirtualMachine, minio: MinioServer) -> None:
+        self._vm = vm
+        self._minio = minio
+        self.bucket = minio.create_bucket()
+
+    def start(self) -> None:
+        """Configure both for this lab and start them; returns when the probes are attached."""
+        self._vm.write("/etc/aod/config.yaml", AGENT_CONFIG, group="aod")
+        self._vm.write("/etc/aod/shipper.yaml", self._shipper_config(), group="aod")
+        self._vm.write("/etc/aod/s3-credentials", self._credentials(), mode=0o600)
+        self._vm.run(["systemctl", "start", AGENT, SHIPPER], timeout=300)
+        self.wait_until_watching()
+
+    def wait_until_watching(self) -> None:
+        """Until the agent says that its probes are attached."""
+        self._vm.wait_until(f"{COMMAND} status | grep -q 'state .*watching'", timeout=300)
+
+    def status(self) -> dict[str, Any]:
+        return json.loads(self._vm.run([COMMAND, "status", "--json"]).stdout)
+
+    def bundle_keys(self) -> list[str]:
+        """Archives in the bucket whose manifest is there too."""
+        keys = set(self._minio.keys(self.bucket))
+        archives = [key for key in keys if key.endswith(".tar.zst")]
+        return sorted(key for key in archives if key.replace(".tar.zst", ".json") in keys)
+
+    def wait_for_bundle(self, anomaly: str, timeout: float = 180) -> Bundle:
+        """The only bundle of ``anomaly``, when it has come."""
+        deadline = time.monotonic() + timeout
+        while not (keys := [key for key in self.bundle_keys() if f"-{anomaly}-" in key]):
+            if time.monotonic() > deadline:
+                journal = self._vm.run(["journalctl", "-u", AGENT, "-u", SHIPPER]).stdout
+                raise AssertionError(f"no {anomaly} bundle in {timeout} s\n{journal}")
+            time.sleep(0.5)
+        (key,) = keys
+        return self._open(key)
+
+    def wait_until_idle(self) -> None:
+        """Until nothing is being collected or waits to be shipped."""
+        self._vm.wait_until(
+            f"{COMMAND} status --json | python3 -c 'import json, sys; s = json.load(sys.stdin); "
+            'sys.exit(s["collections"]["running"] or s["bundles"]["pending"])\'',
+            timeout=180,
+        )
+
+    def _open(self, key: str) -> Bundle:
+        data = self._minio.read(self.bucket, key)
+        manifest = json.loads(self._minio.read(self.bucket, key.replace(".tar.zst", ".json")))
+        plain = zstandard.ZstdDecompressor().stream_reader(io.BytesIO(data)).read()
+        with tarfile.open(fileobj=io.BytesIO(plain)) as archive:
+            files = {
+                Path(member.name).name: archive.extractfile(member).read()
+                for member in archive.getmembers()
+                if member.isfile()
+            }
+        return Bundle(key, data, manifest, files)
+
+    def _shipper_config(self) -> str:
+        return (
+            "spool: /var/log/aod\nprefix: lab\nscan_interval_sec: 5\ndestination:\n  type: s3\n"
+            f"  bucket: {self.bucket}\n  region: us-east-1\n  addressing_style: path\n"
+            f"  endpoint_url: http://{HOST_ADDRESS}:{self._minio.port}\n"
+        )
+
+    def _credentials(self) -> str:
+        return (
+            f"[default]\naws_access_key_id = {self._minio.access_key}\n"
+            f"aws_secret_access_key = {self._minio.secret_key}\n"
+        )
+
+
+def run_named(vm: VirtualMachine, command: str) -> int:
+    """Run one program of the guest to its end; its pid. Failures of the program are fine."""
+    done: subprocess.CompletedProcess[str] = vm.run(
+        f"bash -c 'echo $$; exec {command} >/dev/null 2>&1' || true", timeout=300
+    )
+    return int(done.stdout.split()[0])

@@ -1,0 +1,146 @@
+"""The whole way of the data: a real SMB mount gets slow or fails, and a bundle is in the bucket."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from agent.configuration.smb_commands import ALL_SMB_CMDS
+from tests.minio_server import MinioServer
+from tests.vm.conftest import MOUNT_POINT
+from tests.vm.install import Installation
+from tests.vm.machine import VirtualMachine
+from tests.vm.service import AGENT, Service, run_named
+from tests.vm.smb_share import SmbShare
+
+DELAY_MS = 800
+EACCES = 13
+NORMAL_WORK = f"""
+cd {MOUNT_POINT}
+end=$((SECONDS + 120))
+while [ $SECONDS -lt $end ]; do
+    dd if=/dev/zero of=work bs=64k count=8 status=none
+    cp work copy; cmp work copy; mkdir -p dir; ls -l . dir; stat work; mv copy dir; rm -r dir
+    cat missing 2>/dev/null || true
+done >/dev/null
+"""
+
+
+@pytest.fixture(scope="module")
+def service(
+    vm: VirtualMachine, share: SmbShare, installation: Installation, minio: MinioServer
+) -> Iterator[Service]:
+    running = Service(vm, minio)
+    running.start()
+    return running
+
+
+def test_normal_work_makes_no_bundle(vm: VirtualMachine, service: Service) -> None:
+    vm.run(NORMAL_WORK, timeout=300)
+    status = service.status()
+    histogrammed = vm.run("grep -c . /proc/fs/cifs/Stats").stdout
+    assert int(histogrammed) > 5, "the work did not reach the mount"
+    assert status["incidents"] == {"opened": 0, "suppressed": 0}
+    assert status["bundles"]["made"] == 0
+    assert service.bundle_keys() == []
+
+
+def test_a_slow_server_is_one_bundle_in_the_bucket(
+    vm: VirtualMachine, share: SmbShare, service: Service
+) -> None:
+    with share.server_delay(DELAY_MS):
+        pid = run_named(vm, f"dd if=/dev/zero of={MOUNT_POINT}/slow bs=4k count=8 oflag=direct")
+    bundle = service.wait_for_bundle("slow_commands")
+
+    assert bundle.sha256 == bundle.manifest["archive"]["sha256"]
+    assert bundle.key.startswith(f"lab/{bundle.manifest['host']}/")
+    assert bundle.sha256[:12] in bundle.key
+    assert bundle.manifest["type"] == "latency"
+    assert "SMB2_" in bundle.manifest["reason"]
+
+    service.wait_until_idle()
+    assert len([key for key in service.bundle_keys() if "slow_commands" in key]) == 1
+
+    events = bundle.events
+    of_dd = events[(events["pid"] == pid) & (events["task"] == b"dd")]
+    slow = of_dd[of_dd["metric_latency_ns"] >= 400_000_000]
+    assert len(slow) >= 3, bundle.worst[:5]
+    latency_ms = slow["metric_latency_ns"] / 1e6
+    assert np.all(np.abs(latency_ms - DELAY_MS) <= 0.2 * DELAY_MS), latency_ms
+    assert set(np.unique(slow["smbcommand"])) <= {
+        ALL_SMB_CMDS[name]
+        for name in (
+            "SMB2_CREATE",
+            "SMB2_WRITE",
+            "SMB2_QUERY_INFO",
+            "SMB2_SET_INFO",
+            "SMB2_FLUSH",
+            "SMB2_CLOSE",
+        )
+    }
+    named = {event["command"] for event in bundle.worst if event["pid"] == pid}
+    assert "SMB2_CREATE" in named or "SMB2_WRITE" in named
+
+    assert b"Display Internal CIFS Data Structures" in bundle.files["debug_data.log"]
+    assert b"Total vfs operations" in bundle.files["cifsstats.log"]
+    assert b"cifs" in bundle.files["mounts.log"]
+    assert b"aod-agent" in bundle.files["journalctl.log"]
+    by_name = {action["name"]: action for action in bundle.manifest["actions"]}
+    assert {name for name, action in by_name.items() if action["status"] == "ok"} >= {
+        "journalctl",
+        "stats",
+        "debugdata",
+        "dmesg",
+        "mounts",
+        "smbinfo",
+    }, by_name
+
+
+def test_permission_denied_is_an_error_bundle(
+    vm: VirtualMachine, share: SmbShare, service: Service
+) -> None:
+    vm.run(f"mkdir -p {MOUNT_POINT}/locked; echo x > {MOUNT_POINT}/locked/file")
+    with share.permission_denied("locked"):
+        pids = {run_named(vm, f"cat {MOUNT_POINT}/locked/file") for _ in range(4)}
+    bundle = service.wait_for_bundle("failed_commands")
+
+    assert bundle.manifest["type"] == "error"
+    assert "EACCES" in bundle.manifest["reason"]
+    denied = bundle.events[bundle.events["retval"] == -EACCES]
+    assert len(denied) >= 3
+    assert set(denied["pid"].tolist()) <= pids
+    assert set(denied["task"].tolist()) == {b"cat"}
+    assert {event["error"] for event in bundle.worst if event["retval"]} == {"EACCES"}
+
+
+def test_counts_are_true_and_the_kernel_lost_nothing(service: Service) -> None:
+    service.wait_until_idle()
+    status = service.status()
+    bundles = status["bundles"]
+    assert bundles["made"] == bundles["delivered"] + bundles["pending"] + bundles["evicted"]
+    assert bundles["delivered"] == len(service.bundle_keys()) == 2
+    assert (status["events"]["ring_full"], status["events"]["bad_records"]) == (0, 0)
+    assert status["events"]["dispatched"] == status["events"]["examined"]
+
+
+def test_a_killed_agent_comes_back_and_watches(vm: VirtualMachine, service: Service) -> None:
+    before = service.status()["pid"]
+    vm.run(["systemctl", "kill", "--signal=KILL", AGENT])
+    vm.wait_until(f"test $(systemctl show -P MainPID {AGENT}) -gt 0", timeout=60)
+    service.wait_until_watching()
+    status = service.status()
+    assert status["pid"] != before
+    assert status["bundles"]["made"] == 2
+
+
+def test_the_agent_stops_when_told_to(vm: VirtualMachine, service: Service) -> None:
+    vm.run(["systemctl", "stop", AGENT], timeout=120)
+    result = vm.run(["systemctl", "show", "-P", "Result", AGENT]).stdout.strip()
+    assert result == "success"
+    programs = vm.run("grep -l prog_id /proc/[0-9]*/fdinfo/* 2>/dev/null | wc -l").stdout
+    assert "agent" not in vm.run("ps -eo args | grep '[a]od-agent run' || true").stdout
+    assert int(programs) >= 0
+    vm.run(["systemctl", "start", AGENT], timeout=120)
+    service.wait_until_watching()
