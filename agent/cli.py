@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import math
+import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -142,8 +144,10 @@ def run_agent(options: argparse.Namespace) -> int:
         return EXIT_FAILED
     controller.audit.record("config", f"configuration loaded from {options.config}")
     controller.wait()
-    controller.shutdown()
-    return EXIT_OK
+    if controller.shutdown():
+        return EXIT_OK
+    # At its end the interpreter would wait for a thread that hangs, perhaps on a dead disk.
+    os._exit(EXIT_FAILED)
 
 
 def check_config(options: argparse.Namespace) -> int:
@@ -161,14 +165,20 @@ def replay_command(options: argparse.Namespace) -> int:
     from agent.replay import replay_trace
     from agent.report import replay_text
 
-    config = _load(options.config)
+    config, output = _load(options.config), options.output.absolute()
+    stop = StopSignal()
+    _stop_on_signals(stop)
     try:
-        result = replay_trace(options.trace, config, options.output.absolute(), options.speed)
+        result = replay_trace(options.trace, config, output, options.speed, stop)
     except (OSError, TraceError, AlreadyRunningError) as error:
         print(f"aod-agent: {error}", file=sys.stderr)
         return EXIT_FAILED
+    if stop.is_set():
+        made = len(result.manifests)
+        print(f"aod-agent: stopped; bundles made until then: {made}, in {output}", file=sys.stderr)
+        return EXIT_FAILED
     print(json.dumps(asdict(result), indent=2) if options.json else replay_text(result))
-    return EXIT_FAILED if result.failed_collections else EXIT_OK
+    return EXIT_FAILED if result.failed_collections or result.refused else EXIT_OK
 
 
 def record_command(options: argparse.Namespace) -> int:
@@ -241,9 +251,14 @@ def _add_json(parser: argparse.ArgumentParser) -> None:
 
 
 def _speed(text: str) -> float:
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
     if not 0 <= value < 1e9:
-        raise argparse.ArgumentTypeError("must be 0 or a positive number")
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no speed; 1 is real time, 10 ten times as fast, 0 as fast as possible"
+        )
     return value
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from agent import __version__
+from agent.collection.collection_tally import Listener
 from agent.collection.log_collector import LogCollector
 from agent.configuration.schema import Config
 from agent.detection.anomaly_watcher import AnomalyWatcher
@@ -21,12 +22,17 @@ from agent.service.audit import Audit
 from agent.service.sd_notify import notify
 from agent.service.status_server import StatusServer
 from agent.service.stop_signal import StopSignal
-from agent.service.thread_supervisor import ThreadSupervisor, set_thread_name
+from agent.service.thread_supervisor import ThreadSupervisor
 from agent.service.watchdog import Heart, Pulse, Watchdog, watchdog_interval_sec
 from agent.storage.space_watcher import SpaceWatcher
 from agent.storage.spool import Spool
 
-SHUTDOWN_TIMEOUT_SEC = 60.0
+# All of a shutdown; systemd's TimeoutStopSec is longer.
+SHUTDOWN_SEC = 80.0
+# What of this the way to detection may take: the rest is for what was found already.
+DETECTION_SEC = 30.0
+# How often a wait for a component looks whether it was interrupted.
+INTERRUPT_SEC = 0.1
 
 
 class AlreadyRunningError(Exception):
@@ -34,9 +40,11 @@ class AlreadyRunningError(Exception):
 
 
 class Controller:
-    """One agent over one spool. Use: `start`, then `wait` or `wait_for_source`, then `shutdown`.
+    """One agent over one spool. Use: `start`, then `wait` or `drain`, then `shutdown`.
 
     ``open_source`` is handed to the dispatcher; ``source_state`` describes it for the status.
+    ``patient``: detection waits while too many collections do, instead of refusing more. Only
+    for a source that can wait, too.
     """
 
     def __init__(
@@ -45,6 +53,7 @@ class Controller:
         open_source: Callable[[StopSignal], EventSource | None],
         source_state: Callable[[], dict[str, Any]],
         runtime_directory: Path | None,
+        patient: bool = False,
     ) -> None:
         self.stop = StopSignal()
         self.audit = Audit(config.audit.enabled)
@@ -55,11 +64,15 @@ class Controller:
             self.spool,
             config.collection,
             self.audit,
-            on_published=lambda bundle: self.space_watcher.wake(),
+            listener=Listener(
+                published=lambda bundle: self.space_watcher.wake(),
+                failed=lambda order: self.watcher.incidents.collection_failed(order.anomaly.name),
+            ),
         )
         self.dispatcher = EventDispatcher(config.watcher, open_source, self.recorder, self.stop)
+        collect = self.collector.submit_waiting if patient else self.collector.submit
         self.watcher = AnomalyWatcher(
-            config, self.recorder, self.dispatcher.snapshot, self.collector.submit, self.audit
+            config, self.recorder, self.dispatcher.snapshot, collect, self.audit
         )
         self._source_state = source_state
         self._status_server = (
@@ -67,6 +80,7 @@ class Controller:
         )
         self._threads = self._supervisors()
         self._started = time.time()
+        self._started_monotonic = time.monotonic()
         self._lock_fd = -1
 
     def start(self) -> None:
@@ -74,7 +88,6 @@ class Controller:
 
         Raises OSError or `AlreadyRunningError`; nothing runs then.
         """
-        set_thread_name("Controller")
         self.spool.prepare()
         self._lock_fd = lock_spool(self.spool.root)
         recovered = self.spool.recover()
@@ -93,12 +106,23 @@ class Controller:
         collector = Pulse()
         watchdog = Watchdog(
             [
-                Heart("EventDispatcher", self.dispatcher.ping, lambda: self.dispatcher.beats),
-                Heart("AnomalyWatcher", self.watcher.ping, lambda: self.watcher.beats),
+                Heart(
+                    "EventDispatcher",
+                    self.dispatcher.wake,
+                    lambda: self.dispatcher.beats,
+                    lambda: self.dispatcher.dispatching,
+                ),
+                Heart(
+                    "AnomalyWatcher",
+                    self.watcher.ping,
+                    lambda: self.watcher.beats,
+                    lambda: self._runs("AnomalyWatcher"),
+                ),
                 Heart(
                     "LogCollector",
                     lambda: self.collector.ping(collector.beat),
                     lambda: collector.count,
+                    lambda: self._runs("LogCollector"),
                 ),
             ]
         )
@@ -106,46 +130,63 @@ class Controller:
         while not self.stop.wait(interval_sec):
             watchdog.tick()
 
-    def wait_for_source(self) -> None:
-        """Block until a source that ends has ended."""
-        self._threads["EventDispatcher"].join()
+    def drain(self, interrupt: StopSignal) -> None:
+        """Block until a source that ends has ended and all it gave is worked off in full.
 
-    def shutdown(self) -> None:
-        """End the components in the order of the data, so that each drains what the last gave."""
+        ``interrupt`` ends this early; what is not done by then is for `shutdown`.
+        """
+        for name, close_next in (
+            ("EventDispatcher", self.recorder.close),
+            ("AnomalyWatcher", self.collector.drain),
+            ("LogCollector", self.space_watcher.stop),
+        ):
+            while not self._threads[name].join(INTERRUPT_SEC):
+                if interrupt.is_set():
+                    self.collector.stop()  # also for detection, which may be waiting for it
+                    return
+            close_next()
+
+    def shutdown(self) -> bool:
+        """End the components in the order of the data, so that each takes what the last gave.
+
+        Every incident found gets its bundle; for the sake of time, actions are cut. Whether all
+        ended within `SHUTDOWN_SEC`; the audit says what did not.
+        """
         notify("STOPPING=1")
         self.stop.set()
-        self.dispatcher.wake()
-        self._end("EventDispatcher")
-        self.recorder.close()
-        self._end("AnomalyWatcher")
-        self.collector.stop()
-        self._end("LogCollector")
-        self.space_watcher.stop()
-        self._end("SpaceWatcher")
+        started = time.monotonic()
+        detected, deadline = started + DETECTION_SEC, started + SHUTDOWN_SEC
+        in_time = [
+            self._end("EventDispatcher", self.dispatcher.wake, detected),
+            self._end("AnomalyWatcher", self.recorder.close, detected),
+            self._end("LogCollector", self.collector.stop, deadline),
+            self._end("SpaceWatcher", self.space_watcher.stop, deadline),
+        ]
         if self._status_server:
-            self._status_server.stop()
-            self._end("StatusServer")
+            in_time.append(self._end("StatusServer", self._status_server.stop, deadline))
         self.audit.record(
             "stop", "aod-agent stopped", bundles=self.collector.statistics().collected
         )
         os.close(self._lock_fd)
+        return all(in_time)
 
     def status(self) -> dict[str, Any]:
         """Everything a person or a machine asks for; from any thread."""
-        dispatched = self.dispatcher.statistics()
+        dispatched, snapshot = self.dispatcher.statistics(), self.dispatcher.snapshot()
         incidents = self.watcher.incidents
         return {
             "version": __version__,
             "pid": os.getpid(),
             "started": datetime.fromtimestamp(self._started, timezone.utc).isoformat(),
-            "uptime_sec": round(time.time() - self._started, 1),
-            "source": self._source_state(),
+            "uptime_sec": round(time.monotonic() - self._started_monotonic, 1),
+            "source": self._source(),
             "events": {
                 "dispatched": dispatched.events,
                 "examined": self.watcher.position,
                 "batches": dispatched.batches,
                 "sources_opened": dispatched.sources_opened,
-                **self.dispatcher.snapshot().counters,
+                "commands": int(snapshot.histograms.sum()),
+                **snapshot.counters,
             },
             "incidents": {"opened": incidents.incidents, "suppressed": incidents.suppressed},
             "collections": vars(self.collector.statistics()),
@@ -168,9 +209,23 @@ class Controller:
             name: ThreadSupervisor(name, run, self.stop, self.audit) for name, run in bodies.items()
         }
 
-    def _end(self, name: str) -> None:
-        if not self._threads[name].join(SHUTDOWN_TIMEOUT_SEC):
+    def _runs(self, name: str) -> bool:
+        return self._threads[name].state.state == "running"
+
+    def _source(self) -> dict[str, Any]:
+        """The source's own words, which it cannot take back when it breaks."""
+        state = self._source_state()
+        if state.get("state") == "watching" and not self.dispatcher.dispatching:
+            return {**state, "state": "restarting"}
+        return state
+
+    def _end(self, name: str, end: Callable[[], None], deadline: float) -> bool:
+        """Have a component end; whether it does before the monotonic clock shows ``deadline``."""
+        end()
+        in_time = self._threads[name].join(max(0.0, deadline - time.monotonic()))
+        if not in_time:
             self.audit.record("stuck", f"{name} did not end in time", component=name)
+        return in_time
 
 
 def lock_spool(root: Path) -> int:

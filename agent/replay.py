@@ -10,6 +10,7 @@ from agent.controller import Controller
 from agent.events.trace import read_trace
 from agent.events.trace_source import TraceSource
 from agent.kernel.kernel_filter import kernel_settings
+from agent.service.stop_signal import StopSignal
 from agent.storage.spool import Manifest
 
 
@@ -24,31 +25,39 @@ class ReplayResult:
     incidents: int
     suppressed: int
     failed_collections: int
+    refused: int
     manifests: tuple[Manifest, ...]
 
 
-def replay_trace(trace_path: Path, config: Config, output: Path, speed: float) -> ReplayResult:
+def replay_trace(
+    trace_path: Path, config: Config, output: Path, speed: float, interrupt: StopSignal
+) -> ReplayResult:
     """Run ``trace_path`` through detection and collection; bundles land in the spool ``output``.
+
+    Every incident gets its bundle, all actions run to their end, unless ``interrupt`` is set: then
+    the rest is left out, and the bundles there are by then are whole.
 
     Raises `agent.events.trace.TraceError`, OSError or `agent.controller.AlreadyRunningError`.
     """
     trace = read_trace(trace_path)
     settings = kernel_settings(config.guardian.anomalies.values())
-    source = TraceSource(trace, settings, speed, trace_path.name)
+    source = TraceSource(trace, settings, speed, trace_path.name, interrupt)
     controller = Controller(
         # What is replayed is no anomaly of this host: it stays out of the journal.
         replace(config, aod_output_dir=output, audit=AuditConfig(enabled=False)),
         open_source=lambda stop: source,
         source_state=lambda: {"state": "replay"},
         runtime_directory=None,
+        patient=True,
     )
     controller.spool.prepare()
     before = {bundle.id for bundle in controller.spool.finished()}
     controller.start()
     try:
-        controller.wait_for_source()
+        controller.drain(interrupt)
     finally:
         controller.shutdown()
+    collections = controller.collector.statistics()
     made = [bundle for bundle in controller.spool.finished() if bundle.id not in before]
     return ReplayResult(
         commands=len(trace.events),
@@ -57,6 +66,7 @@ def replay_trace(trace_path: Path, config: Config, output: Path, speed: float) -
         reported=controller.watcher.position,
         incidents=controller.watcher.incidents.incidents,
         suppressed=controller.watcher.incidents.suppressed,
-        failed_collections=controller.collector.statistics().failed,
+        failed_collections=collections.failed,
+        refused=collections.refused,
         manifests=tuple(bundle.manifest() for bundle in made),
     )

@@ -14,6 +14,7 @@ STATES = {
     "waiting_for_cifs": "waiting: the cifs module is not loaded (it attaches when one mounts)",
     "loading": "loading the kernel program",
     "watching": "watching",
+    "restarting": "NOT watching: starts again after a fault",
     "fault": "NOT watching",
 }
 
@@ -45,17 +46,18 @@ def status_text(status: dict[str, Any]) -> str:
         f"  events      {events['dispatched']:,} seen in {events['batches']:,} batches, "
         f"{events.get('ring_full', 0):,} lost (ring full), "
         f"{events.get('bad_records', 0):,} bad records",
+        *_table_lines(events),
         f"  incidents   {status['incidents']['opened']:,} "
         f"({status['incidents']['suppressed']:,} further triggers in them)",
         f"  collections {collections['collected']:,} done, {collections['running']:,} running, "
-        f"{collections['failed']:,} failed",
+        f"{collections['failed']:,} failed, {collections['refused']:,} refused",
+        *_failure_lines(collections),
         f"  bundles     {bundles['made']:,} made = {bundles['delivered']:,} delivered "
         f"+ {bundles['pending']:,} pending + {bundles['evicted']:,} evicted; "
         f"{bundles['total_bytes'] / 1e6:.1f} MB in {status['spool']}",
+        *_spool_lines(bundles, status["cleanup"]),
+        *_component_lines(status["components"]),
     ]
-    if collections.get("last_failure"):
-        lines.append(f"  last failure {collections['last_failure']}")
-    lines += _component_lines(status["components"])
     return "\n".join(lines)
 
 
@@ -74,6 +76,8 @@ def replay_text(result: ReplayResult) -> str:
         ]
     if result.failed_collections:
         lines.append(f"FAILED     {result.failed_collections} collections; see the log above")
+    if result.refused:
+        lines.append(f"REFUSED    {result.refused} collections: these incidents have no bundle")
     return "\n".join(lines)
 
 
@@ -88,6 +92,35 @@ def _source_lines(source: dict[str, Any]) -> list[str]:
         f"({headers.get('path')}), bcc {source.get('bcc')}"
     ]
     return lines + [f"  without     {note}" for note in source.get("missing", [])]
+
+
+def _table_lines(events: dict[str, int]) -> list[str]:
+    """Commands of unknown duration: the kernel program missed their begin or their end."""
+    unmatched, collisions = events.get("unmatched", 0), events.get("collisions", 0)
+    if not unmatched and not collisions:
+        return []
+    return [
+        f"  untimed     {unmatched:,} replies without their command, "
+        f"{collisions:,} commands that took the place of an unanswered one"
+    ]
+
+
+def _failure_lines(part: dict[str, Any]) -> list[str]:
+    return [f"    last failure: {part['last_failure']}"] if part["last_failure"] else []
+
+
+def _spool_lines(bundles: dict[str, Any], cleanup: dict[str, Any]) -> list[str]:
+    """What is wrong with the spool, and what cleaning it came to."""
+    lines = []
+    if bundles.get("fault"):
+        lines.append(f"    the spool cannot be read: {bundles['fault']}")
+    if any(cleanup.values()):
+        lines.append(
+            f"  cleanup     {cleanup['removed']:,} removed after shipping, "
+            f"{cleanup['evicted']:,} evicted before it, {cleanup['failed']:,} failures, "
+            f"spool made anew {cleanup['spool_recreated']:,} times"
+        )
+    return lines + _failure_lines(cleanup)
 
 
 def _component_lines(components: dict[str, dict[str, Any]]) -> list[str]:

@@ -14,7 +14,6 @@ TASK_LENGTH = 16
 
 TOOL_SMBSLOWER = 1
 TOOL_SMBIOSNOOP = 2
-TOOLS = {"smbslower": TOOL_SMBSLOWER, "smbiosnoop": TOOL_SMBIOSNOOP}
 
 EVENT = np.dtype(
     [

@@ -14,15 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bpf.load_fault import LoadFault
+from bpf.preflight import CAP_SYS_MODULE, holds_capability
 
-ARCHITECTURES = {
-    "x86_64": "x86",
-    "aarch64": "arm64",
-    "ppc64le": "powerpc",
-    "s390x": "s390",
-    "riscv64": "riscv",
-}
-DEBIAN_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "ppc64le": "ppc64el"}
+ARCHITECTURE = "x86"
 
 
 @dataclass(frozen=True)
@@ -85,9 +79,7 @@ def install_hint(release: str) -> str:
     if "ubuntu" in family:
         return f"apt install linux-headers-{release} (or linux-headers-generic)"
     if "debian" in family:
-        machine = platform.machine()
-        general = DEBIAN_ARCHITECTURES.get(machine, machine)
-        return f"apt install linux-headers-{release} (or linux-headers-{general})"
+        return f"apt install linux-headers-{release} (or linux-headers-amd64)"
     if family & {"rhel", "fedora", "centos"}:
         return f"dnf install kernel-devel-{release} (or kernel-devel)"
     if family & {"suse", "opensuse", "sles"}:
@@ -107,9 +99,11 @@ def _of_release(places: HeaderPlaces, release: str) -> Iterator[KernelHeaders]:
 
 
 def _from_kernel(places: HeaderPlaces, release: str) -> Iterator[KernelHeaders]:
-    modules = (places.modules / release / "kernel" / "kernel").glob("kheaders.ko*")
-    for path in (places.kheaders, *modules):
-        if path.exists():
+    if places.kheaders.exists():
+        yield KernelHeaders("kheaders", places.kheaders)
+    # bcc would load the module itself, and fail where this process may not.
+    elif holds_capability(CAP_SYS_MODULE):
+        for path in (places.modules / release / "kernel" / "kernel").glob("kheaders.ko*"):
             yield KernelHeaders("kheaders", path)
 
 
@@ -121,8 +115,7 @@ def _any_installed(places: HeaderPlaces) -> Iterator[KernelHeaders]:
 
 def _usable(kind: str, build: Path, source: Path | None) -> Iterator[KernelHeaders]:
     """Headers of the tree ``build``, or of it and the ``source`` tree it was built from."""
-    arch = ARCHITECTURES.get(platform.machine(), platform.machine())
-    generated = build / "arch" / arch / "include" / "generated"
+    generated = build / "arch" / ARCHITECTURE / "include" / "generated"
     if not (build / "include/generated/autoconf.h").is_file() or not generated.is_dir():
         return
     if _has_sources(build):

@@ -25,7 +25,13 @@ from types import ModuleType
 
 from bpf.headers import HeaderPlaces, KernelHeaders, find_headers
 from bpf.load_fault import LoadFault
-from bpf.preflight import compound_obstacle, import_bcc, require_rights, require_tracepoints
+from bpf.preflight import (
+    compound_obstacle,
+    import_bcc,
+    require_architecture,
+    require_rights,
+    require_tracepoints,
+)
 from bpf.probe_set import CIFS, ProbeSet
 from bpf.program import Program
 
@@ -60,6 +66,7 @@ def load(
 
     bcc keeps the program open until this process ends. Raises `LoadFault`.
     """
+    require_architecture()
     require_rights()
     bcc = import_bcc()
     require_tracepoints(probes.tracepoints)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import os
+import platform
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,14 +14,30 @@ from bpf.load_fault import LoadFault
 from bpf.probe_set import CompoundProbe, Tracepoint
 
 TRACEFS_PLACES = (Path("/sys/kernel/tracing"), Path("/sys/kernel/debug/tracing"))
-CAP_SYS_ADMIN, CAP_PERFMON, CAP_BPF = 21, 38, 39
+CAP_SYS_MODULE, CAP_SYS_ADMIN, CAP_PERFMON, CAP_BPF = 16, 21, 38, 39
+
+
+def require_architecture(machine: str | None = None) -> None:
+    """Raise `LoadFault` (architecture) where the agent cannot read the kernel's ring safely."""
+    found = machine or platform.machine()
+    if found != "x86_64":
+        raise LoadFault(
+            "architecture",
+            f"this release watches x86-64 kernels only, and this one is {found}",
+            "remove the agent from this host",
+        )
+
+
+def holds_capability(number: int, status: Path = Path("/proc/self/status")) -> bool:
+    """Whether this process has the capability (linux/capability.h) in effect."""
+    found = re.search(r"^CapEff:\s*([0-9a-f]+)$", status.read_text(), re.M)
+    return bool(found and int(found[1], 16) >> number & 1)
 
 
 def require_rights(status: Path = Path("/proc/self/status")) -> None:
     """Raise `LoadFault` (not_root) unless this process may load and attach BPF programs."""
-    capabilities = re.search(r"^CapEff:\s*([0-9a-f]+)$", status.read_text(), re.M)
-    held = int(capabilities[1], 16) if capabilities else 0
-    if not (held >> CAP_SYS_ADMIN & 1 or (held >> CAP_BPF & 1 and held >> CAP_PERFMON & 1)):
+    may_trace = holds_capability(CAP_BPF, status) and holds_capability(CAP_PERFMON, status)
+    if not (may_trace or holds_capability(CAP_SYS_ADMIN, status)):
         raise LoadFault(
             "not_root",
             "this process may not load BPF programs",
@@ -51,14 +69,15 @@ def require_tracepoints(
     tracepoints: Iterable[Tracepoint], places: Iterable[Path] = TRACEFS_PLACES
 ) -> None:
     """Raise `LoadFault` (no_tracefs, no_cifs) unless the kernel has every one of them now."""
-    events = next((place / "events" for place in places if (place / "events").is_dir()), None)
+    events = next((place / "events" for place in places if _is_there(place / "events")), None)
     if events is None:
         raise LoadFault(
             "no_tracefs",
             "the kernel's tracepoints cannot be seen: tracefs is not mounted (or not readable)",
-            "mount -t tracefs nodev /sys/kernel/tracing",
+            "mount -t tracefs nodev /sys/kernel/tracing; only root, or a process with "
+            "CAP_DAC_READ_SEARCH, can see it",
         )
-    absent = [t for t in tracepoints if not (events / t.category / t.event).is_dir()]
+    absent = [t for t in tracepoints if not _is_there(events / t.category / t.event)]
     if absent:
         names = ", ".join(f"{t.category}:{t.event}" for t in absent)
         raise LoadFault(
@@ -66,6 +85,11 @@ def require_tracepoints(
             f"the kernel has no tracepoint {names}",
             f"modprobe {absent[0].category} (a mount does it too)",
         )
+
+
+def _is_there(directory: Path) -> bool:
+    """Also false, unlike with `Path.is_dir`, when the directories above may not be entered."""
+    return os.path.isdir(directory)  # noqa: PTH112
 
 
 def compound_obstacle(

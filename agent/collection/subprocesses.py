@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import IO
+from typing import IO, TypeAlias
 
 from agent.storage.durable_file import create_exclusive
 
@@ -23,6 +23,9 @@ PR_SET_PDEATHSIG = 1
 STDERR_TAIL = 4096
 # A killed child is gone at once; one that the kernel holds is not worth a longer wait.
 REAP_SEC = 0.2
+
+# Once it is done, commands are ended as if their time were over.
+Halt: TypeAlias = "asyncio.Future[None]"
 
 # Bound before any fork: the child may call it, but not look it up.
 _prctl = ctypes.CDLL(None, use_errno=True).prctl
@@ -53,10 +56,13 @@ class CommandResult:
     bytes: int = 0
     truncated: bool = False
     timed_out: bool = False
+    stopped: bool = False
     stderr_tail: str = ""
 
 
-async def run_command(argv: Sequence[str], output: Path, limits: Limits) -> CommandResult:
+async def run_command(
+    argv: Sequence[str], output: Path, limits: Limits, halt: Halt | None = None
+) -> CommandResult:
     """Run ``argv`` with its standard output in the new file ``output``.
 
     The child writes the file itself, so its output never passes through this process; the kernel
@@ -75,7 +81,8 @@ async def run_command(argv: Sequence[str], output: Path, limits: Limits) -> Comm
         except FileNotFoundError:
             output.unlink()
             return CommandResult(tuple(argv), found=False)
-        in_time = await _supervise(child, limits)
+        in_time = await _supervise(child, limits, halt)
+        stopped = not in_time and halt is not None and halt.done()
         size = os.fstat(file.fileno()).st_size
         code = child.returncode
         return CommandResult(
@@ -86,7 +93,8 @@ async def run_command(argv: Sequence[str], output: Path, limits: Limits) -> Comm
             duration_sec=time.monotonic() - started,
             bytes=size,
             truncated=size >= limits.max_bytes,
-            timed_out=not in_time,
+            timed_out=not in_time and not stopped,
+            stopped=stopped,
             stderr_tail=_tail(errors),
         )
 
@@ -117,11 +125,11 @@ def _restrain(parent: int, max_bytes: int) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (max_bytes, max_bytes))
 
 
-async def _supervise(child: subprocess.Popen[bytes], limits: Limits) -> bool:
-    """Wait for the child, end it when its time is over; whether it ended by itself."""
+async def _supervise(child: subprocess.Popen[bytes], limits: Limits, halt: Halt | None) -> bool:
+    """Wait for the child, end it when its time is over or at a halt; whether it ended by itself."""
     try:
         with _pidfd(child) as pidfd:
-            in_time = await _exits_within(pidfd, limits.timeout_sec)
+            in_time = await _exits_within(pidfd, limits.timeout_sec, halt)
             if not in_time:
                 _signal_group(child, signal.SIGTERM)
                 await _exits_within(pidfd, limits.grace_sec)
@@ -136,17 +144,22 @@ async def _supervise(child: subprocess.Popen[bytes], limits: Limits) -> bool:
             child.wait(REAP_SEC)
 
 
-async def _exits_within(pidfd: int, seconds: float) -> bool:
+async def _exits_within(pidfd: int, seconds: float, halt: Halt | None = None) -> bool:
+    """Whether it does, and before ``halt``."""
     loop = asyncio.get_running_loop()
-    exited = asyncio.Event()
-    loop.add_reader(pidfd, exited.set)
+    exited: Halt = loop.create_future()
+
+    def note_exit() -> None:
+        loop.remove_reader(pidfd)
+        exited.set_result(None)
+
+    loop.add_reader(pidfd, note_exit)
     try:
-        await asyncio.wait_for(exited.wait(), seconds)
-    except asyncio.TimeoutError:
-        return False
+        events = {exited} if halt is None else {exited, halt}
+        await asyncio.wait(events, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        return exited.done()
     finally:
         loop.remove_reader(pidfd)
-    return True
 
 
 def _signal_group(child: subprocess.Popen[bytes], number: signal.Signals) -> None:

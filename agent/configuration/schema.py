@@ -34,6 +34,12 @@ class AnomalyConfig:
     actions: tuple[str, ...]
     default_threshold_ms: float | None = None
 
+    def limits_ns(self) -> dict[int, int]:
+        """``track`` of a latency rule in nanoseconds."""
+        return {
+            command: int((limit_ms or 0) * 1_000_000) for command, limit_ms in self.track.items()
+        }
+
 
 @dataclass(frozen=True)
 class WatcherConfig:

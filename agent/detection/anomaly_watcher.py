@@ -41,7 +41,9 @@ class AnomalyWatcher:
         self._collect = collect
         self._audit = audit
         self._handlers = load_handlers(config)
-        self.incidents = IncidentTracker(int(config.watcher.incident_quiet_sec * NANOSECONDS))
+        self._quiet_ns = int(config.watcher.incident_quiet_sec * NANOSECONDS)
+        self._window_ns = int(config.watch_interval_sec * NANOSECONDS)
+        self.incidents = IncidentTracker(self._quiet_ns)
         self.position = 0
         self.beats = 0
 
@@ -54,7 +56,8 @@ class AnomalyWatcher:
                 events = self._recorder.view(self.position, end)
                 self.position += len(events)
                 try:
-                    self._examine(events)
+                    for batch in in_windows(events, self._quiet_ns, self._window_ns):
+                        self._examine(batch)
                 finally:
                     self._recorder.release(self.position)
             if self._recorder.closed and self.position == self._recorder.appended:
@@ -75,15 +78,18 @@ class AnomalyWatcher:
         rule = handler.rule
         try:
             action = self._action(handler, time_ns)
+            self._record(action)
             accepted = self._collect(action)
         except BaseException:
             self.incidents.collection_failed(rule.name)
             raise
         if not accepted:
             self.incidents.collection_failed(rule.name)
-        self._audit.record(
-            "anomaly", f"{rule.name}: {action.trigger.reason}", anomaly=rule.name, bundle=action.id
-        )
+
+    def _record(self, action: AnomalyAction) -> None:
+        name = action.anomaly.name
+        message = f"{name}: {action.trigger.reason}"
+        self._audit.record("anomaly", message, anomaly=name, bundle=action.id)
 
     def _action(self, handler: AnomalyHandler, time_ns: int) -> AnomalyAction:
         snapshot = self._snapshot()
@@ -104,6 +110,21 @@ class AnomalyWatcher:
                 source=snapshot.source,
             ),
         )
+
+
+def in_windows(
+    events: NDArray[np.void], quiet_ns: int, window_ns: int
+) -> Sequence[NDArray[np.void]]:
+    """``events`` as they are if they can hold only one incident, else cut by ``window_ns``.
+
+    A detector finds one anomaly in a batch; a batch of a fast replay, or of an agent that was held
+    up, may span several incidents.
+    """
+    times = events["cmd_end_time_ns"]
+    if int(times[-1]) - int(times[0]) <= quiet_ns:
+        return [events]
+    window = (times - times[0]) // np.uint64(max(1, window_ns))
+    return np.split(events, np.flatnonzero(np.diff(window)) + 1)
 
 
 def load_handlers(config: Config) -> Sequence[AnomalyHandler]:

@@ -26,8 +26,8 @@ class LatencyAnomalyHandler(AnomalyHandler):
         self._count = SlidingCount(rule.acceptable_count, window_ns)
         # The last row stands for numbers outside the table: never slow.
         self._limits = np.full(abi.COMMANDS + 1, NEVER, np.uint64)
-        for command, limit_ms in rule.track.items():
-            self._limits[command] = int((limit_ms or 0) * 1_000_000)
+        for command, limit_ns in rule.limits_ns().items():
+            self._limits[command] = limit_ns
 
     def detect(self, batch: EventBatch) -> int | None:
         slow = self._slow(batch)

@@ -41,12 +41,15 @@ class EventDispatcher:
         self._recorder = recorder
         self._stop = stop
         self._source: EventSource | None = None
+        self._last_snapshot = empty_snapshot()
         self._batches = 0
         self._sources_opened = 0
         self.beats = 0
 
     def run(self) -> None:
         """Dispatch until told to stop or the source has no more; then take what is left."""
+        if self._stop.is_set():
+            return
         source = self._open_source(self._stop)
         if source is None:
             return
@@ -63,26 +66,25 @@ class EventDispatcher:
                 self._drain(source)
             self._drain_rest(source)
         finally:
+            self._last_snapshot = source.snapshot()
+            self._source = None
             source.close()
 
     def wake(self) -> None:
-        """Let the loop notice a stop."""
-        if self._source:
-            self._source.wake()
+        """Make the loop come round, which `beats` then shows; also how it notices a stop."""
+        source = self._source
+        if source:
+            source.wake()
 
-    def ping(self) -> None:
-        """Make the loop come round, which `beats` then shows.
-
-        Opening a source has its own time limit; until then this answers for the loop.
-        """
-        if self._source:
-            self._source.wake()
-        else:
-            self.beats += 1
+    @property
+    def dispatching(self) -> bool:
+        """Whether the loop runs: not while a source is being opened, or waited for."""
+        return self._source is not None
 
     def snapshot(self) -> Snapshot:
-        """The current source's memory; from any thread, also while there is no source."""
-        return self._source.snapshot() if self._source else empty_snapshot()
+        """The current source's memory, else the last one's; from any thread."""
+        source = self._source
+        return source.snapshot() if source else self._last_snapshot
 
     def statistics(self) -> DispatcherStatistics:
         """A consistent-enough copy of the counts, from any thread."""

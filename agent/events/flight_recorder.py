@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import threading
-from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.kernel.ring_buffer import RAW_EVENT
+from agent.kernel.ring_buffer import RAW_EVENT, RawEvents
 from bpf import abi
-
-RawEvents: TypeAlias = NDArray[np.void]
 
 
 class FlightRecorder:
@@ -30,7 +27,7 @@ class FlightRecorder:
         self._raw = self._events.view(RAW_EVENT)
         self._claimed = 0
         self._released = 0
-        self._pokes = 0
+        self._poked = False
         self._changed = threading.Condition()
 
     def append(self, raw: RawEvents) -> None:
@@ -52,10 +49,8 @@ class FlightRecorder:
         Returns the number after the newest event.
         """
         with self._changed:
-            pokes = self._pokes
-            self._changed.wait_for(
-                lambda: self.appended > position or self.closed or self._pokes != pokes
-            )
+            self._changed.wait_for(lambda: self.appended > position or self.closed or self._poked)
+            self._poked = False
             return self.appended
 
     def view(self, first: int, end: int) -> NDArray[np.void]:
@@ -86,9 +81,9 @@ class FlightRecorder:
         return copy[max(0, self._claimed - self.capacity - first) :]
 
     def poke(self) -> None:
-        """Make a waiting reader come round once."""
+        """Make the reader come round once: now if it waits, else at its next wait."""
         with self._changed:
-            self._pokes += 1
+            self._poked = True
             self._changed.notify_all()
 
     def close(self) -> None:

@@ -13,10 +13,10 @@ from agent.events.flight_recorder import FlightRecorder
 from agent.events.trace import Trace
 from agent.kernel.kernel_filter import apply_filter
 from agent.kernel.ring_buffer import RAW_EVENT
+from agent.service.stop_signal import StopSignal
 from bpf import abi
 
 BATCH_EVENTS = 1_024
-BATCH_SPAN_NS = 100_000_000
 # How often a paced replay hands over what has become due.
 PACE_SEC = 0.02
 
@@ -24,10 +24,19 @@ PACE_SEC = 0.02
 class TraceSource:
     """Plays ``trace`` through the kernel's filter, ``speed`` times as fast as it was recorded.
 
-    A speed of 0 plays as fast as the pipeline takes it.
+    A speed of 0 plays as fast as the pipeline takes it. Once ``interrupt`` is set, nothing more
+    comes.
     """
 
-    def __init__(self, trace: Trace, settings: NDArray[np.void], speed: float, name: str) -> None:
+    def __init__(
+        self,
+        trace: Trace,
+        settings: NDArray[np.void],
+        speed: float,
+        name: str,
+        interrupt: StopSignal,
+    ) -> None:
+        self._interrupt = interrupt
         self._trace = trace
         self._events = apply_filter(settings, trace.events)
         self._times = np.maximum.accumulate(self._events["cmd_end_time_ns"].astype(np.int64))
@@ -40,8 +49,8 @@ class TraceSource:
 
     @property
     def finished(self) -> bool:
-        """Whether every event was handed over."""
-        return self._position == len(self._events)
+        """Whether every event was handed over, or the rest will not be."""
+        return self._position == len(self._events) or self._interrupt.is_set()
 
     def wait(self) -> None:
         if self._started is None:
@@ -58,7 +67,9 @@ class TraceSource:
         return self._due() - self._position
 
     def drain(self, recorder: FlightRecorder) -> int:
-        batch = self._events[self._position : min(self._due(), self._batch_end())]
+        if self.finished:
+            return 0
+        batch = self._events[self._position : min(self._due(), self._position + BATCH_EVENTS)]
         if len(batch):
             self._position += len(batch)
             recorder.append(batch.view(RAW_EVENT))
@@ -77,12 +88,6 @@ class TraceSource:
 
     def close(self) -> None:
         """Nothing is held open."""
-
-    def _batch_end(self) -> int:
-        """As live batches are: bounded in number and in the time they span."""
-        span_end = self._times[self._position] + BATCH_SPAN_NS if not self.finished else 0
-        in_span = int(np.searchsorted(self._times, span_end, side="right"))
-        return min(self._position + BATCH_EVENTS, in_span)
 
     def _due(self) -> int:
         if self._speed <= 0 or self._started is None:

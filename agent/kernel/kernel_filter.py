@@ -14,8 +14,6 @@ from numpy.typing import NDArray
 from agent.configuration.schema import AnomalyConfig, AnomalyType
 from bpf import abi
 
-NANOSECONDS_PER_MS = 1_000_000
-
 
 def kernel_settings(anomalies: Iterable[AnomalyConfig]) -> NDArray[np.void]:
     """One `abi.SETTINGS` record: per command the lowest limit of any rule, and the errno set.
@@ -28,10 +26,9 @@ def kernel_settings(anomalies: Iterable[AnomalyConfig]) -> NDArray[np.void]:
         if rule.type is AnomalyType.ERROR:
             error_tracked[[min(code, abi.ERRNOS - 1) for code in rule.track]] = 1
             continue
-        for command, limit_ms in rule.track.items():
-            limit_ns = max(1, int((limit_ms or 0) * NANOSECONDS_PER_MS))
-            current = int(slow_ns[command])
-            slow_ns[command] = min(current, limit_ns) if current else limit_ns
+        for command, limit_ns in rule.limits_ns().items():
+            current = int(slow_ns[command]) or limit_ns
+            slow_ns[command] = max(1, min(current, limit_ns))
     return settings
 
 

@@ -6,6 +6,7 @@ import array
 import contextlib
 import json
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -26,8 +27,9 @@ REPORT_REMEDY = "install aod-fleet anew; if the fault stays, report this message
 class ProbeFault(Exception):  # noqa: N818 - the word the status uses
     """No probe: ``kind`` is stable and for programs, ``message`` and ``remedy`` for people.
 
-    Kinds of the loader: not_root, no_bcc, wrong_bcc, no_tracefs, no_cifs, no_headers, compile,
-    maps, verifier, attach. Kinds found here: loader_died, loader_silent, timeout, garbage, layout.
+    Kinds of the loader: architecture, not_root, no_bcc, wrong_bcc, no_tracefs, no_cifs,
+    no_headers, compile, maps, verifier, attach. Kinds found here: loader_died, loader_silent,
+    timeout, garbage, layout.
     """
 
     def __init__(self, kind: str, message: str, remedy: str) -> None:
@@ -35,6 +37,10 @@ class ProbeFault(Exception):  # noqa: N818 - the word the status uses
         self.kind = kind
         self.message = message
         self.remedy = remedy
+
+
+class LoadStopped(Exception):  # noqa: N818 - not an error: it was asked for
+    """Loading was given up because the agent is to stop."""
 
 
 @dataclass(frozen=True)
@@ -50,11 +56,12 @@ class HandOver:
             os.close(descriptor)
 
 
-def run_loader(command: Sequence[str], timeout_sec: float) -> HandOver:
+def run_loader(command: Sequence[str], timeout_sec: float, stop_fd: int | None = None) -> HandOver:
     """Start ``command --socket FD`` and wait for its message; the child is gone afterwards.
 
     It runs in a session of its own, which is killed as a whole, and from the directory that holds
-    the `bpf` package, so that it is of the same release. Raises `ProbeFault`.
+    the `bpf` package, so that it is of the same release. Raises `ProbeFault`, and `LoadStopped`
+    when ``stop_fd`` becomes readable first.
     """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     deadline = time.monotonic() + timeout_sec
@@ -62,7 +69,7 @@ def run_loader(command: Sequence[str], timeout_sec: float) -> HandOver:
         with theirs:
             process = _start(command, theirs.fileno(), noise)
         try:
-            ours.settimeout(timeout_sec)
+            _wait_for_message(ours, stop_fd, timeout_sec)
             hand_over = _receive(ours)
             if hand_over is None:
                 raise _death(process.wait(max(0.0, deadline - time.monotonic())), noise)
@@ -94,6 +101,18 @@ def _start(command: Sequence[str], channel: int, noise: BinaryIO) -> subprocess.
         raise ProbeFault(
             "loader_died", f"cannot start the loader: {error}", REPORT_REMEDY
         ) from error
+
+
+def _wait_for_message(channel: socket.socket, stop_fd: int | None, timeout_sec: float) -> None:
+    poller = select.poll()
+    poller.register(channel, select.POLLIN)
+    if stop_fd is not None:
+        poller.register(stop_fd, select.POLLIN)
+    ready = [descriptor for descriptor, _ in poller.poll(timeout_sec * 1000)]
+    if stop_fd in ready:
+        raise LoadStopped
+    if not ready:
+        raise TimeoutError
 
 
 def _receive(channel: socket.socket) -> HandOver | None:

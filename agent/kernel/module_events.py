@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import select
 import socket
 from collections.abc import Sequence
@@ -31,7 +32,8 @@ def wait_for_cifs(stop_fd: int, signs: Sequence[Path] = SIGNS_OF_CIFS) -> bool:
         poller = select.poll()
         poller.register(kernel, select.POLLIN)
         poller.register(stop_fd, select.POLLIN)
-        while not any(sign.is_dir() for sign in signs):
+        # Not Path.is_dir: it raises where the directories above may not be entered.
+        while not any(os.path.isdir(sign) for sign in signs):  # noqa: PTH112
             if any(descriptor == stop_fd for descriptor, _ in poller.poll()):
                 return False
             _discard(kernel)

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.kernel.loader_process import HandOver, ProbeFault, garbage, run_loader
+from agent.kernel.loader_process import HandOver, LoadStopped, ProbeFault, garbage, run_loader
 from bpf import abi
 
-__all__ = ["Probe", "ProbeFault", "load_probe"]
+__all__ = ["LoadStopped", "Probe", "ProbeFault", "load_probe"]
 
 DESCRIPTION = ("kernel", "headers", "bcc", "compound", "missing")
 MAPS = {
@@ -94,16 +94,20 @@ class Probe:
 
 
 def load_probe(
-    ring_pages: int = 256, timeout_sec: float = 120, command: Sequence[str] | None = None
+    ring_pages: int = 256,
+    timeout_sec: float = 120,
+    command: Sequence[str] | None = None,
+    stop_fd: int | None = None,
 ) -> Probe:
     """Load and attach the program through a short-lived child; blocks until that is done.
 
-    ``ring_pages`` is a power of two; ``command`` replaces the loader. Raises `ProbeFault`.
+    ``ring_pages`` is a power of two; ``command`` replaces the loader. Raises `ProbeFault`, and
+    `LoadStopped` when ``stop_fd`` became readable meanwhile.
     """
     if ring_pages < 1 or ring_pages & (ring_pages - 1):
         raise ValueError(f"ring_pages must be a power of two, not {ring_pages}")
     loader = command or (sys.executable, "-m", "bpf.loader")
-    return Probe(run_loader([*loader, "--ring-pages", str(ring_pages)], timeout_sec))
+    return Probe(run_loader([*loader, "--ring-pages", str(ring_pages)], timeout_sec, stop_fd))
 
 
 def _check_layout(message: dict[str, Any]) -> None:

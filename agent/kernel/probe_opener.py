@@ -9,8 +9,18 @@ from numpy.typing import NDArray
 
 from agent.events.event_source import EventSource, KernelSource
 from agent.kernel.module_events import wait_for_cifs
-from agent.kernel.probe import ProbeFault, load_probe
+from agent.kernel.probe import LoadStopped, Probe, ProbeFault, load_probe
+from agent.kernel.rights import missing_rights
 from agent.service.stop_signal import StopSignal
+
+
+def open_kernel_source(probe: Probe) -> KernelSource:
+    """A source that owns ``probe``; on a fault the probe is closed, so that no retry adds one."""
+    try:
+        return KernelSource(probe)
+    except BaseException:
+        probe.close()
+        raise
 
 
 class ProbeOpener:
@@ -22,12 +32,10 @@ class ProbeOpener:
 
     def __call__(self, stop: StopSignal) -> EventSource | None:
         """A `KernelSource`, or None when ``stop`` was set. Raises `ProbeFault`."""
-        self.state = {"state": "waiting_for_cifs"}
-        if not wait_for_cifs(stop.fd):
-            return None
-        self.state = {"state": "loading"}
         try:
-            probe = load_probe()
+            probe = self._load(stop)
+        except LoadStopped:
+            return None
         except ProbeFault as fault:
             self.state = {
                 "state": "fault",
@@ -36,6 +44,19 @@ class ProbeOpener:
                 "remedy": fault.remedy,
             }
             raise
+        if probe is None:
+            return None
         probe.settings[:] = self._settings
+        source = open_kernel_source(probe)
         self.state = {"state": "watching", **probe.description}
-        return KernelSource(probe)
+        return source
+
+    def _load(self, stop: StopSignal) -> Probe | None:
+        fault = missing_rights()
+        if fault:
+            raise fault
+        self.state = {"state": "waiting_for_cifs"}
+        if not wait_for_cifs(stop.fd):
+            return None
+        self.state = {"state": "loading"}
+        return load_probe(stop_fd=stop.fd)

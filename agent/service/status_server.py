@@ -24,25 +24,46 @@ class NotRunningError(Exception):
     """No agent answers on the socket."""
 
 
+class StatusFaultError(Exception):
+    """The agent answers, but cannot tell its status."""
+
+
+class SocketTakenError(OSError):
+    """Another agent answers on the socket."""
+
+
 def runtime_directory() -> Path:
     """Where the socket lies: systemd's choice, else /run/aod."""
     return Path(os.environ.get("RUNTIME_DIRECTORY") or DEFAULT_RUNTIME_DIRECTORY)
 
 
 class StatusServer:
-    """Answers every connection with one JSON document. `run` is a thread's body."""
+    """Answers every connection with one JSON document. `run` is a thread's body.
+
+    When ``status`` raises, the document is ``{"error": ...}``.
+    """
 
     def __init__(self, directory: Path, status: Callable[[], Status]) -> None:
         self._path = directory / SOCKET_NAME
         self._status = status
         self._stopping = False
+        self._bound: tuple[int, int] | None = None
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
 
     def open(self) -> None:
-        """Bind the socket. Raises OSError."""
+        """Bind the socket; one that a killed agent left is replaced.
+
+        Raises OSError; `SocketTakenError` when another agent answers there.
+        """
         self._path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
+        if _answers(self._path):
+            raise SocketTakenError(
+                f"another agent answers on {self._path}; give the second one another runtime "
+                "directory: RUNTIME_DIRECTORY=/run/aod-2"
+            )
         self._path.unlink(missing_ok=True)
         self._listener.bind(str(self._path))
+        self._bound = _identity(self._path)
         self._path.chmod(SOCKET_MODE)
         self._listener.listen(8)
 
@@ -60,24 +81,34 @@ class StatusServer:
                 self._answer(connection)
 
     def stop(self) -> None:
-        """End `run` and remove the socket."""
+        """End `run` and remove the socket, if it is still the one that `open` bound."""
         self._stopping = True
         try:
             self._listener.shutdown(socket.SHUT_RDWR)
         except OSError:
             log.debug("status socket was not listening")
+        # Before the close: until then no other socket can have this identity.
+        if self._bound and self._bound == _identity(self._path):
+            self._path.unlink(missing_ok=True)
         self._listener.close()
-        self._path.unlink(missing_ok=True)
 
     def _answer(self, connection: socket.socket) -> None:
+        answer = self._document()
         try:
-            connection.sendall(json.dumps(self._status()).encode() + b"\n")
+            connection.sendall(answer.encode() + b"\n")
         except OSError as error:
             log.debug("status client went away: %s", error)
 
+    def _document(self) -> str:
+        try:
+            return json.dumps(self._status())
+        except Exception as fault:
+            log.exception("the status cannot be told")
+            return json.dumps({"error": f"{type(fault).__name__}: {fault}"})
+
 
 def query_status(directory: Path) -> Status:
-    """Ask the running agent. Raises `NotRunningError`."""
+    """Ask the running agent. Raises `NotRunningError` or `StatusFaultError`."""
     path = directory / SOCKET_NAME
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
@@ -91,4 +122,27 @@ def query_status(directory: Path) -> Status:
         raise NotRunningError(f"no agent answers on {path}: {error}") from error
     if not isinstance(status, dict):
         raise NotRunningError(f"{path}: not an agent's answer")
+    if "error" in status:
+        raise StatusFaultError(f"the agent runs, but cannot tell its status: {status['error']}")
     return status
+
+
+def _answers(path: Path) -> bool:
+    """Whether somebody listens on the socket ``path``, even if too busy to accept now."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as connection:
+        try:
+            connection.connect(str(path))
+        except (FileNotFoundError, ConnectionRefusedError):
+            return False
+        except BlockingIOError:
+            return True
+    return True
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Tells a file from another of its name; None when there is none."""
+    try:
+        status = path.lstat()
+    except FileNotFoundError:
+        return None
+    return status.st_dev, status.st_ino

@@ -40,8 +40,8 @@ class ThreadState:
 class ThreadSupervisor:
     """One component's thread. ``run`` ends by returning; an exception is a fault to survive.
 
-    The wait between restarts doubles up to five minutes; ``stop`` ends it, and with it the
-    restarts.
+    The wait between restarts doubles up to five minutes. ``stop`` ends it: the component runs a
+    last time, to take what is still in its queue.
     """
 
     def __init__(self, name: str, run: Callable[[], None], stop: StopSignal, audit: Audit) -> None:
@@ -65,7 +65,7 @@ class ThreadSupervisor:
         set_thread_name(self.name)
         backoff_sec = FIRST_BACKOFF_SEC
         while True:
-            started = time.monotonic()
+            last, started = self._stop.is_set(), time.monotonic()
             try:
                 self._run()
                 self.state = ThreadState("ended", self.state.restarts, self.state.last_fault)
@@ -74,9 +74,10 @@ class ThreadSupervisor:
                 if time.monotonic() - started > STABLE_SEC:
                     backoff_sec = FIRST_BACKOFF_SEC
                 self._note(fault, backoff_sec)
-            if self._stop.wait(backoff_sec):
+            if last:
                 self.state = ThreadState("ended", self.state.restarts, self.state.last_fault)
                 return
+            self._stop.wait(backoff_sec)
             backoff_sec = min(backoff_sec * 2, LONGEST_BACKOFF_SEC)
             self.state = ThreadState("running", self.state.restarts + 1, self.state.last_fault)
 

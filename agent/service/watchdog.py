@@ -14,19 +14,25 @@ log = logging.getLogger("aod.watchdog")
 
 @dataclass(frozen=True)
 class Heart:
-    """A component's loop: ``ping`` makes it come round, ``beats`` counts its rounds."""
+    """A component's loop: ``ping`` makes it come round, ``beats`` counts its rounds.
+
+    ``expected`` is False while no round can be: it waits for something to watch, or is about to be
+    restarted.
+    """
 
     name: str
     ping: Callable[[], None]
     beats: Callable[[], int]
+    expected: Callable[[], bool] = lambda: True
 
 
 def watchdog_interval_sec() -> float | None:
-    """Half of what systemd allows between two pings; None when it does not watch this process."""
+    """A third of what systemd allows between two pings, so that one late round is no reason to
+    die; None when it does not watch this process."""
     if os.environ.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
         return None
     microseconds = os.environ.get("WATCHDOG_USEC", "")
-    return int(microseconds) / 2e6 if microseconds.isdigit() and int(microseconds) else None
+    return int(microseconds) / 3e6 if microseconds.isdigit() and int(microseconds) else None
 
 
 class Pulse:
@@ -49,7 +55,11 @@ class Watchdog:
 
     def tick(self) -> None:
         """Report if all loops completed since the last tick, and ask them to do so again."""
-        stuck = [heart.name for heart in self._hearts if heart.beats() == self._seen[heart.name]]
+        stuck = [
+            heart.name
+            for heart in self._hearts
+            if heart.expected() and heart.beats() == self._seen[heart.name]
+        ]
         if stuck:
             log.error("no round completed since the last watchdog tick: %s", ", ".join(stuck))
         else:

@@ -12,6 +12,7 @@ import errno
 import json
 import os
 import shutil
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,17 @@ PRIVATE_MODE = 0o750
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 Manifest = dict[str, Any]
+
+
+class ReadOnlySpoolError(OSError):
+    """The spool lies on a file system that this process sees read-only."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(
+            f"{root} is read-only for this process. A service needs ReadWritePaths={root} "
+            "(docs/configuration.md, 'Another spool'), and a restart when the directory was "
+            "removed while it ran"
+        )
 
 
 @dataclass(frozen=True)
@@ -59,14 +71,18 @@ class SpooledBundle:
 
 @dataclass(frozen=True)
 class SpoolCounts:
-    """Bundles by fate; ``made`` is the sum of the other three."""
+    """Bundles by fate; ``made`` is the sum of the other three.
 
-    made: int
-    delivered: int
-    pending: int
-    evicted: int
-    pending_bytes: int
-    total_bytes: int
+    ``fault`` says why the spool cannot be read (the numbers are 0 then); else it is empty.
+    """
+
+    made: int = 0
+    delivered: int = 0
+    pending: int = 0
+    evicted: int = 0
+    pending_bytes: int = 0
+    total_bytes: int = 0
+    fault: str = ""
 
 
 class Spool:
@@ -78,11 +94,25 @@ class Spool:
         self.staging = root / "staging"
 
     def prepare(self) -> None:
-        """Make the directories that are missing."""
-        self.root.mkdir(mode=PRIVATE_MODE, parents=True, exist_ok=True)
-        self.staging.mkdir(mode=PRIVATE_MODE, exist_ok=True)
-        if not self.batches.exists():
-            self.batches.mkdir(mode=PRIVATE_MODE, exist_ok=True)
+        """Make the directories that are missing, and open our own `batches` to the shipper.
+
+        Raises OSError; `ReadOnlySpoolError` when nothing can be written there.
+        """
+        try:
+            for directory in (self.root, self.staging, self.batches):
+                directory.mkdir(mode=PRIVATE_MODE, parents=True, exist_ok=True)
+            if os.statvfs(self.batches).f_flag & os.ST_RDONLY:
+                raise ReadOnlySpoolError(self.root)
+            self._open_to_shipper()
+        except OSError as error:
+            if error.errno == errno.EROFS:
+                raise ReadOnlySpoolError(self.root) from error
+            raise
+
+    def _open_to_shipper(self) -> None:
+        """Also when the directory is there: a run may have been killed before it got here."""
+        status = self.batches.stat()
+        if status.st_uid == os.geteuid() and stat.S_IMODE(status.st_mode) != BATCHES_MODE:
             self.batches.chmod(BATCHES_MODE)
 
     def path(self, bundle_id: str, suffix: str) -> Path:
@@ -99,13 +129,15 @@ class Spool:
         final, done = self.path(bundle_id, ARCHIVE), self.path(bundle_id, DONE)
         data = json.dumps(manifest, indent=2, sort_keys=True).encode() + b"\n"
         try:
+            # Once the marker is there, the archive may be shipped and cleaned up at any moment.
+            size = archive.lstat().st_size
             durable_file.publish_file(archive, final)
             durable_file.publish_bytes(done, data)
         except BaseException:
             for path in (archive, done, final):
                 path.unlink(missing_ok=True)
             raise
-        return SpooledBundle(bundle_id, final, done, final.lstat().st_size, shipped=False)
+        return SpooledBundle(bundle_id, final, done, size, shipped=False)
 
     def finished(self) -> list[SpooledBundle]:
         """Bundles whose done-marker and archive exist, oldest first."""
@@ -152,7 +184,13 @@ class Spool:
             bundle.done.replace(grave)
 
     def counts(self) -> SpoolCounts:
-        """Every bundle ever made, by fate, from the files alone."""
+        """Every bundle ever made, by fate, from the files alone. Does not raise OSError."""
+        try:
+            return self._count()
+        except OSError as error:
+            return SpoolCounts(fault=str(error))
+
+    def _count(self) -> SpoolCounts:
         names = self._names()
         finished = self.finished()
         waiting = [bundle for bundle in finished if not bundle.shipped]
@@ -173,7 +211,7 @@ class Spool:
 
         Staging directories, temporaries, and archives whose marker was never written or is
         already gone. Call it before the first collection, never beside one. The shipper may be
-        at work: what it is writing stays.
+        at work: what it is writing stays. So does what is not called as the agent calls its own.
         """
         names = self._names()
         leftovers = [
@@ -182,20 +220,28 @@ class Spool:
         leftovers += self._own_temporaries()
         for path in leftovers:
             path.unlink(missing_ok=True)
-        abandoned = list(self.staging.iterdir())
+        abandoned = self._staging_directories()
         for path in abandoned:
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path)
-            else:
-                path.unlink(missing_ok=True)
+            shutil.rmtree(path)
         return sorted(path.name for path in leftovers + abandoned)
+
+    def _staging_directories(self) -> list[Path]:
+        with os.scandir(self.staging) as entries:
+            return [
+                self.staging / entry.name
+                for entry in entries
+                if is_ulid(entry.name) and entry.is_dir(follow_symlinks=False)
+            ]
 
     def _own_temporaries(self) -> list[Path]:
         """Temporaries of the agent's writers."""
         return [
-            path
-            for path in self.batches.glob(f".*{durable_file.TEMPORARY_SUFFIX}")
-            if path.name[27:].startswith((ARCHIVE, DONE, EVICTED)) and is_ulid(path.name[1:27])
+            self.batches / name
+            for name in self._plain_files()
+            if name.startswith(".")
+            and is_ulid(name[1:27])
+            and name[27:].startswith((ARCHIVE, DONE, EVICTED))
+            and name.endswith(durable_file.TEMPORARY_SUFFIX)
         ]
 
     def _bundle(self, bundle_id: str, shipped: bool) -> SpooledBundle | None:

@@ -22,11 +22,13 @@ from agent.controller import AlreadyRunningError, Controller
 from agent.events.trace import create_trace, read_trace
 from agent.events.trace_source import TraceSource
 from agent.kernel.kernel_filter import kernel_settings
-from agent.replay import replay_trace
+from agent.kernel.ring_buffer import RAW_EVENT
+from agent.replay import ReplayResult, replay_trace
 from agent.service.status_server import query_status
 from agent.service.stop_signal import StopSignal
 from agent.storage.spool import Spool
-from tests.evidence import make_events
+from agent.storage.ulid import new_ulid
+from tests.evidence import make_events, wait_until
 
 CONFIG = Path(__file__).parents[2] / "config" / "config.yaml"
 DEADLINE_SEC = 60
@@ -55,7 +57,7 @@ def slow_reads(count: int, gap_ms: int = 10, latency_ms: int = 600) -> np.ndarra
 def source_of(config: Config, events: np.ndarray) -> TraceSource:
     path = write_trace(config.aod_output_dir.parent / "events.trace", events)
     settings = kernel_settings(config.guardian.anomalies.values())
-    return TraceSource(read_trace(path), settings, 0, "events")
+    return TraceSource(read_trace(path), settings, 0, "events", StopSignal())
 
 
 def controller_for(config: Config, events: np.ndarray, runtime: Path | None) -> Controller:
@@ -63,10 +65,22 @@ def controller_for(config: Config, events: np.ndarray, runtime: Path | None) -> 
     return Controller(config, lambda stop: source, lambda: {"state": "replay"}, runtime)
 
 
-def test_a_slow_phase_is_one_bundle_with_its_events(config: Config, tmp_path: Path) -> None:
+def replay(config: Config, events: np.ndarray, speed: float = 0) -> ReplayResult:
+    """Replays ``events`` into the configuration's spool, to the end."""
+    trace = write_trace(config.aod_output_dir.parent / "t.trace", events)
+    return replay_trace(trace, config, config.aod_output_dir, speed, StopSignal())
+
+
+def later(events: np.ndarray, seconds: int) -> np.ndarray:
+    moved = events.copy()
+    moved["cmd_end_time_ns"] += np.uint64(seconds * 10**9)
+    return moved
+
+
+def test_a_slow_phase_is_one_bundle_with_its_events(config: Config) -> None:
     events = np.concatenate([make_events(50), slow_reads(200)])
     events["metric_latency_ns"][:50] = 1_000_000
-    result = replay_trace(write_trace(tmp_path / "t", events), config, tmp_path / "out", 0)
+    result = replay(config, events)
     assert (result.commands, result.reported, result.incidents) == (250, 200, 1)
     (manifest,) = result.manifests
     assert manifest["anomaly"] == "slow_commands"
@@ -74,17 +88,48 @@ def test_a_slow_phase_is_one_bundle_with_its_events(config: Config, tmp_path: Pa
     assert manifest["source"]["kind"] == "replay"
 
 
-def test_what_stays_below_the_limits_makes_nothing(config: Config, tmp_path: Path) -> None:
-    trace = write_trace(tmp_path / "t", slow_reads(5_000, latency_ms=199))
-    result = replay_trace(trace, config, tmp_path / "out", 0)
+def test_what_stays_below_the_limits_makes_nothing(config: Config) -> None:
+    result = replay(config, slow_reads(5_000, latency_ms=199))
     assert (result.commands, result.reported, result.manifests) == (5_000, 0, ())
 
 
 def test_a_paced_replay_equals_a_fast_one(config: Config, tmp_path: Path) -> None:
-    trace = write_trace(tmp_path / "t", slow_reads(60))
-    fast = replay_trace(trace, config, tmp_path / "fast", 0)
-    paced = replay_trace(trace, config, tmp_path / "paced", 5)
+    fast = replay(config, slow_reads(60))
+    paced = replay(replace(config, aod_output_dir=tmp_path / "paced"), slow_reads(60), speed=5)
     assert (fast.reported, fast.incidents) == (paced.reported, paced.incidents) == (60, 1)
+
+
+def test_a_replay_collects_every_incident_however_fast_it_plays(config: Config) -> None:
+    events = np.concatenate([later(slow_reads(20), 120 * number) for number in range(40)])
+    result = replay(config, events)
+    assert (result.incidents, len(result.manifests)) == (40, 40)
+    assert (result.failed_collections, result.refused) == (0, 0)
+
+
+def test_trouble_that_lasts_gets_its_bundle_once_there_is_room_again(config: Config) -> None:
+    controller = controller_for(config, slow_reads(1), None)
+    controller.start()
+    staging = controller.spool.staging
+    try:
+        staging.rmdir()
+        staging.write_text("no directory")
+        feed(controller, slow_reads(20))
+        wait_until(lambda: controller.collector.statistics().failed == 1)
+        staging.unlink()
+        staging.mkdir()
+        feed(controller, later(slow_reads(20), 30))
+        feed(controller, later(slow_reads(20), 61))
+        wait_until(lambda: controller.collector.statistics().collected == 1)
+    finally:
+        controller.shutdown()
+    assert controller.watcher.incidents.incidents == 1
+    assert len(controller.spool.finished()) == 1
+
+
+def feed(controller: Controller, events: np.ndarray) -> None:
+    """Put events into the recorder, as the dispatcher does; returns when they were examined."""
+    controller.recorder.append(events.view(RAW_EVENT))
+    wait_until(lambda: controller.watcher.position == controller.recorder.appended)
 
 
 def test_a_spool_serves_one_agent_at_a_time(config: Config, tmp_path: Path) -> None:
@@ -112,7 +157,7 @@ def test_a_spool_that_vanishes_is_made_anew_and_the_bundle_lands_in_it(config: C
     controller.start()
     shutil.rmtree(config.aod_output_dir)
     gate.set()
-    controller.wait_for_source()
+    controller.drain(StopSignal())
     controller.shutdown()
     assert len(controller.spool.finished()) == 1
     assert controller.collector.statistics().failed == 0
@@ -122,7 +167,7 @@ def test_status_accounts_for_every_event_and_bundle(config: Config, tmp_path: Pa
     controller = controller_for(config, slow_reads(300), tmp_path / "run")
     controller.start()
     try:
-        controller.wait_for_source()
+        controller.drain(StopSignal())
         deadline = time.monotonic() + DEADLINE_SEC
         while (status := query_status(tmp_path / "run"))["bundles"]["made"] < 1:
             assert time.monotonic() < deadline, status
@@ -144,8 +189,8 @@ def test_status_accounts_for_every_event_and_bundle(config: Config, tmp_path: Pa
 def test_shutdown_waits_for_the_collection_in_flight(config: Config, tmp_path: Path) -> None:
     controller = controller_for(config, slow_reads(50), None)
     controller.start()
-    controller.wait_for_source()
-    controller.shutdown()
+    wait_until(lambda: controller.collector.statistics().running == 1)
+    assert controller.shutdown()
     assert len(controller.spool.finished()) == 1
     assert list(controller.spool.staging.iterdir()) == []
 
@@ -164,20 +209,16 @@ def test_the_command_ends_cleanly_on_a_signal(tmp_path: Path, number: signal.Sig
 
 
 def test_a_killed_command_leaves_a_spool_the_next_one_takes_over(tmp_path: Path) -> None:
-    for _ in range(2):
+    leftover = Spool(tmp_path / "spool").staging / new_ulid()
+    for _ in range(3):
         agent = start_agent(tmp_path)
-        wait_for_status(tmp_path)
-        leftover = Spool(tmp_path / "spool").staging / "leftover"
-        leftover.mkdir()
-        agent.kill()
-        agent.wait()
-    agent = start_agent(tmp_path)
-    try:
-        wait_for_status(tmp_path)
-        assert not leftover.exists()
-    finally:
-        agent.kill()
-        agent.wait()
+        try:
+            wait_for_status(tmp_path)
+            assert not leftover.exists()
+            leftover.mkdir()
+        finally:
+            agent.kill()
+            agent.wait()
 
 
 def start_agent(tmp_path: Path) -> subprocess.Popen[bytes]:

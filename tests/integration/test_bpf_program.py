@@ -16,7 +16,7 @@ from tests.ebpf_host import Kernel, ebpf_host, kernel, program_ids, shared_probe
 pytestmark = pytest.mark.ebpf
 __all__ = ["ebpf_host", "kernel", "shared_probe"]
 
-SESSION_SETUP, TREE_CONNECT, CREATE, CLOSE, READ, WRITE = 1, 3, 5, 6, 8, 9
+SESSION_SETUP, TREE_CONNECT, CREATE, CLOSE, READ, WRITE, ECHO = 1, 3, 5, 6, 8, 9, 13
 SECOND = 1_000_000_000
 STATUS_ACCESS_DENIED = 0xC0000022
 STATUS_MORE_PROCESSING_REQUIRED = 0xC0000016
@@ -47,6 +47,13 @@ def test_slow_command_becomes_one_event_with_every_field(kernel: Kernel) -> None
     assert event["is_compounded"] == 0
     assert event["task"] == own_task()
     assert kernel.counters() == {"events": 1, "ring_full": 0, "unmatched": 0, "collisions": 0}
+
+
+def test_an_echo_leaves_no_trace_since_its_end_is_never_reported(kernel: Kernel) -> None:
+    for mid in range(3):
+        kernel.enter(ECHO, mid=mid)
+    assert len(kernel.unanswered()) == 0
+    assert kernel.counters()["collisions"] == 0
 
 
 def test_fast_command_is_only_counted(kernel: Kernel) -> None:

@@ -17,6 +17,7 @@ PROGRAM = """
 import pathlib, sys, threading
 from agent.service.audit import Audit
 from agent.configuration.schema import CollectionConfig
+from agent.collection.collection_tally import Listener
 from agent.collection.log_collector import LogCollector
 from agent.storage.spool import Spool
 from tests.evidence import make_action, make_events
@@ -26,7 +27,7 @@ collector = LogCollector(
     Spool(pathlib.Path(sys.argv[1])),
     CollectionConfig(),
     Audit(enabled=False),
-    on_published=lambda bundle: room.release(),
+    listener=Listener(published=lambda bundle: room.release()),
 )
 threading.Thread(target=collector.run, daemon=True).start()
 while True:

@@ -85,7 +85,7 @@ def test_module_that_comes_between_the_look_and_the_wait_is_not_missed(
     sign: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The look finds nothing, then the module arrives and is announced, then the wait starts."""
-    looked = Path.is_dir
+    looked = os.path.isdir
 
     def look_and_arrive(path: Path) -> bool:
         found = looked(path)
@@ -94,7 +94,7 @@ def test_module_that_comes_between_the_look_and_the_wait_is_not_missed(
             announce()
         return found
 
-    monkeypatch.setattr(Path, "is_dir", look_and_arrive)
+    monkeypatch.setattr("os.path.isdir", look_and_arrive)
     waiter = Waiter(sign)
     assert waiter.joined()
     assert waiter.result is True
@@ -103,7 +103,7 @@ def test_module_that_comes_between_the_look_and_the_wait_is_not_missed(
 def test_flood_of_announcements_is_survived(sign: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """More than the socket holds: the kernel says ENOBUFS, and another look settles it."""
     flooded = threading.Event()
-    looked = Path.is_dir
+    looked = os.path.isdir
 
     def look_during_a_flood(path: Path) -> bool:
         found = looked(path)
@@ -114,7 +114,7 @@ def test_flood_of_announcements_is_survived(sign: Path, monkeypatch: pytest.Monk
             flooded.set()
         return found
 
-    monkeypatch.setattr(Path, "is_dir", look_during_a_flood)
+    monkeypatch.setattr("os.path.isdir", look_during_a_flood)
     waiter = Waiter(sign)
     assert waiter.joined()
     assert waiter.result is True

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from bpf.headers import ARCHITECTURES, HeaderPlaces, KernelHeaders, find_headers, install_hint
+from bpf.headers import ARCHITECTURE, HeaderPlaces, KernelHeaders, find_headers, install_hint
 from bpf.load_fault import LoadFault
+from bpf.preflight import require_architecture
 
 RELEASE = platform.release()
-ARCH = ARCHITECTURES[platform.machine()]
+ARCH = ARCHITECTURE
 
 
 @pytest.fixture
@@ -56,11 +57,16 @@ def test_order_is_environment_exact_kheaders_installed(
     assert find_headers(places) == KernelHeaders("environment", Path("/opt/linux"))
 
 
-def test_kheaders_may_be_a_module(places: HeaderPlaces) -> None:
+@pytest.mark.parametrize("may_load", [True, False])
+def test_kheaders_may_be_a_module_for_who_may_load_it(
+    places: HeaderPlaces, may_load: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bpf.headers.holds_capability", lambda number: may_load)
     module = places.modules / RELEASE / "kernel/kernel/kheaders.ko.zst"
     module.parent.mkdir(parents=True)
     module.touch()
-    assert find_headers(places) == KernelHeaders("kheaders", module)
+    make_complete(places.sources / "linux-headers-6.1.0-1-amd64")
+    assert find_headers(places).kind == ("kheaders" if may_load else "installed")
 
 
 def test_newest_installed_version_wins_by_number(places: HeaderPlaces) -> None:
@@ -134,3 +140,11 @@ def test_selection_is_what_bcc_reads(monkeypatch: pytest.MonkeyPatch) -> None:
     assert os.environ["BCC_KERNEL_SOURCE"] == "/usr/src/linux"
     KernelHeaders("kheaders", Path("/sys/kernel/kheaders.tar.xz")).select()
     assert "BCC_KERNEL_SOURCE" not in os.environ
+
+
+def test_other_architectures_are_refused_by_name() -> None:
+    with pytest.raises(LoadFault) as refused:
+        require_architecture("aarch64")
+    assert refused.value.kind == "architecture"
+    assert "aarch64" in refused.value.message
+    require_architecture("x86_64")

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import subprocess
 import sys
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from agent.collection import collection_loop
+from agent.collection.collection_tally import Listener
 from agent.collection.log_collector import MAX_WAITING, LogCollector
 from agent.collection.quick_actions import Argv, Kind, QuickAction
 from agent.collection.surroundings import HostFacts, Surroundings
 from agent.configuration.schema import CollectionConfig
+from agent.detection.anomaly import AnomalyAction
 from agent.storage.spool import Spool, SpooledBundle
 from tests.evidence import Journal, make_action, wait_until
 
@@ -28,6 +33,11 @@ def command(name: str, *argv: str) -> QuickAction:
     return QuickAction(name, f"{name}.log", Kind.CMD, lambda _: commands, "for a test")
 
 
+def statuses(bundle: SpooledBundle) -> dict[str, str]:
+    """What became of each action."""
+    return {result["name"]: result["status"] for result in bundle.manifest()["actions"]}
+
+
 class Bench:
     """A collector with its surroundings; `start` runs it in a thread."""
 
@@ -36,6 +46,7 @@ class Bench:
         self.spool.prepare()
         self.journal = Journal(directory)
         self.published: list[SpooledBundle] = []
+        self.failed: list[AnomalyAction] = []
         self.gate = directory / "gate"
         self.started = directory / "started"
         self.started.mkdir()
@@ -48,7 +59,7 @@ class Bench:
             CONFIG,
             self.journal.audit,
             Surroundings(HOST, actions=actions),
-            self.published.append,
+            Listener(self.published.append, self.failed.append),
         )
         return self.collector
 
@@ -73,7 +84,7 @@ class Bench:
 
     def finish(self) -> None:
         self.gate.touch()
-        self.collector.stop()
+        self.collector.drain()
         if self.thread.is_alive():
             self.thread.join(60)
         assert not self.thread.is_alive()
@@ -123,11 +134,10 @@ def test_a_failing_action_stops_no_other(bench: Bench) -> None:
     bench.start()
     bench.collector.submit(make_action(actions=("bad", "good")))
     wait_until(lambda: bool(bench.published))
-    results = {r["name"]: r["status"] for r in bench.published[0].manifest()["actions"]}
-    assert results == {"bad": "failed", "good": "ok"}
+    assert statuses(bench.published[0]) == {"bad": "failed", "good": "ok"}
 
 
-def test_four_collections_at_once_and_stop_works_off_the_rest(bench: Bench) -> None:
+def test_four_collections_at_once_and_drain_works_off_the_rest(bench: Bench) -> None:
     bench.make_collector([bench.waiting_action()])
     bench.start()
     orders = [make_action(actions=("waits",)) for _ in range(10)]
@@ -137,12 +147,102 @@ def test_four_collections_at_once_and_stop_works_off_the_rest(bench: Bench) -> N
     assert bench.answers(), "a collection that waits must not block the loop"
     assert bench.running() == 4
     assert bench.collector.statistics().running == 4
-    bench.collector.stop()
+    bench.collector.drain()
     assert not bench.collector.submit(make_action(actions=("waits",)))
     bench.finish()
-    assert {bundle.id for bundle in bench.spool.finished()} == {order.id for order in orders}
+    bundles = bench.spool.finished()
+    assert {bundle.id for bundle in bundles} == {order.id for order in orders}
+    assert [statuses(bundle) for bundle in bundles] == [{"waits": "ok"}] * 10
     statistics = bench.collector.statistics()
     assert (statistics.collected, statistics.refused, statistics.running) == (10, 1, 0)
+
+
+@pytest.mark.parametrize("drain_first", [False, True])
+def test_stop_cuts_the_actions_and_publishes_every_order(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, drain_first: bool
+) -> None:
+    monkeypatch.setattr(collection_loop, "STOP_GRACE_SEC", 0.2)
+    bench.make_collector([command("quick", "echo", "hello"), bench.waiting_action()])
+    bench.start()
+    orders = [make_action(actions=("quick", "waits")) for _ in range(4 + MAX_WAITING)]
+    for order in orders:
+        assert bench.collector.submit_waiting(order)
+    wait_until(lambda: bench.running() == 4)
+    if drain_first:
+        bench.collector.drain()
+    bench.collector.stop()
+    bench.thread.join(40)  # the actions themselves would take 60 s, each four of them
+    assert not bench.thread.is_alive()
+    assert not bench.collector.submit_waiting(make_action())
+    bundles = {bundle.id: bundle for bundle in bench.spool.finished()}
+    assert set(bundles) == {order.id for order in orders}
+    assert bench.running() == 4, "none was begun after the stop"
+    found = [statuses(bundles[order.id]) for order in orders]
+    assert found[:4] == [{"quick": "ok", "waits": "stopped"}] * 4
+    assert found[4:] == [{"quick": "not_run", "waits": "not_run"}] * MAX_WAITING
+    files = {entry["name"] for entry in bundles[orders[-1].id].manifest()["files"]}
+    assert files == {"events.npy", "histograms.json", "inflight.jsonl", "worst_events.jsonl"}
+
+
+def test_an_action_that_ends_within_the_grace_is_whole(bench: Bench) -> None:
+    bench.make_collector([bench.waiting_action()])
+    bench.start()
+    bench.collector.submit(make_action(actions=("waits",)))
+    wait_until(lambda: bench.running() == 1)
+    bench.collector.stop()
+    bench.collector.submit(make_action())
+    bench.finish()
+    assert statuses(bench.published[0]) == {"waits": "ok"}
+
+
+def test_who_is_patient_waits_for_room(bench: Bench) -> None:
+    bench.make_collector([bench.waiting_action()])
+    bench.start()
+    orders = [make_action(actions=("waits",)) for _ in range(4 + MAX_WAITING)]
+    for order in orders:
+        assert bench.collector.submit_waiting(order)
+    accepted: list[bool] = []
+    patient = threading.Thread(
+        target=lambda: accepted.append(bench.collector.submit_waiting(make_action()))
+    )
+    patient.start()
+    assert bench.answers(), "the collector does not wait for who waits for it"
+    assert accepted == []
+    bench.gate.touch()
+    patient.join(20)
+    assert accepted == [True]
+    bench.finish()
+    statistics = bench.collector.statistics()
+    assert (statistics.collected, statistics.refused) == (len(orders) + 1, 0)
+
+
+def test_a_stop_ends_the_wait_for_room(bench: Bench) -> None:
+    for _ in range(MAX_WAITING):
+        assert bench.collector.submit(make_action())
+    accepted: list[bool] = []
+    patient = threading.Thread(
+        target=lambda: accepted.append(bench.collector.submit_waiting(make_action()))
+    )
+    patient.start()
+    bench.collector.stop()
+    patient.join(20)
+    assert accepted == [False]
+    assert bench.collector.statistics().refused == 1
+    bench.start()
+    bench.thread.join(60)
+    assert bench.collector.statistics().collected == MAX_WAITING
+
+
+def test_an_order_is_let_go_when_its_bundle_is_there(bench: Bench) -> None:
+    """It holds megabytes, and the loop then sleeps, perhaps for weeks."""
+    bench.start()
+    order = make_action(actions=("echo",))
+    last = weakref.ref(order)
+    bench.collector.submit(order)
+    del order
+    wait_until(lambda: bool(bench.published))
+    assert bench.answers()
+    wait_until(lambda: gc.collect() >= 0 and last() is None)
 
 
 def test_a_storm_is_bounded_and_what_is_refused_is_counted(bench: Bench) -> None:
@@ -244,12 +344,14 @@ def test_a_spool_that_cannot_be_made_is_counted_and_survived(bench: Bench) -> No
     bench.spool.root.write_text("a file is in the way")
     bench.start()
     bench.collector.submit(make_action(actions=("echo",)))
-    wait_until(lambda: bench.collector.statistics().failed == 1)
+    wait_until(lambda: bool(bench.failed))
+    assert [lost.anomaly.name for lost in bench.failed] == ["latency"]
     assert "NotADirectoryError" in bench.collector.statistics().last_failure
     assert bench.journal.entries()[-1]["AOD_EVENT"] == "collection_failed"
     bench.spool.root.unlink()
     bench.collector.submit(make_action(actions=("echo",)))
     wait_until(lambda: bench.collector.statistics().collected == 1)
+    assert len(bench.failed) == 1
 
 
 def test_idle_it_neither_wakes_nor_loads_the_event_loop(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import stat
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -196,6 +197,16 @@ def test_a_vanished_spool_is_made_anew_and_counted(bench: Bench) -> None:
     assert bench.spool.batches.is_dir()
     assert bench.watcher.statistics().spool_recreated == 1
     assert bench.journal.entries()[0]["AOD_EVENT"] == "spool_recreated"
+
+
+def test_an_emptied_spool_is_made_anew_and_counted(bench: Bench) -> None:
+    """A service may be unable to make the spool's own directory: its content is enough."""
+    for directory in (bench.spool.batches, bench.spool.staging):
+        shutil.rmtree(directory)
+    assert not bench.watcher.clean()
+    assert stat.S_IMODE(bench.spool.batches.stat().st_mode) == 0o3770
+    assert bench.spool.staging.is_dir()
+    assert bench.watcher.statistics().spool_recreated == 1
 
 
 def test_a_spool_that_cannot_be_made_is_survived(bench: Bench) -> None:

@@ -9,6 +9,7 @@ import os
 import shutil
 import stat
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from agent.storage import durable_file
 from agent.storage.durable_file import UnsafeFileError, temporary_beside
 from agent.storage.spool import ARCHIVE, DONE, EVICTED, SHIPPED, Spool, SpooledBundle
 from agent.storage.ulid import is_ulid, new_ulid, ulid_time_ms
+from tests.rights import NOBODY, unprivileged
 
 
 @pytest.fixture
@@ -44,6 +46,20 @@ def test_directories_are_made_once_and_closed_to_others(spool: Spool) -> None:
     spool.prepare()
     assert stat.S_IMODE(spool.root.stat().st_mode) & 0o007 == 0
     assert stat.S_IMODE(spool.batches.stat().st_mode) == 0o3770
+
+
+def test_a_run_killed_before_it_opened_the_directory_is_made_good(spool: Spool) -> None:
+    spool.batches.chmod(0o750)
+    spool.prepare()
+    assert stat.S_IMODE(spool.batches.stat().st_mode) == 0o3770
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives directories away")
+def test_the_directory_of_another_user_is_left_as_it_is(spool: Spool) -> None:
+    spool.batches.chmod(0o770)
+    os.chown(spool.batches, NOBODY, -1)
+    spool.prepare()
+    assert stat.S_IMODE(spool.batches.stat().st_mode) == 0o770
 
 
 def test_a_published_bundle_is_found_with_its_manifest(spool: Spool) -> None:
@@ -83,6 +99,23 @@ def test_removal_leaves_the_receipt_or_the_tombstone(spool: Spool) -> None:
     assert json.loads(spool.path(evicted.id, EVICTED).read_text()) == {"reason": "size"}
     counts = spool.counts()
     assert (counts.made, counts.delivered, counts.pending, counts.evicted) == (2, 1, 0, 1)
+
+
+def test_a_bundle_evicted_as_soon_as_it_is_visible_was_published(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish_bytes = durable_file.publish_bytes
+
+    def publish_and_evict(final: Path, data: bytes) -> None:
+        publish_bytes(final, data)
+        if final.suffix == DONE:
+            for bundle in spool.finished():
+                spool.remove(bundle, {"reason": "size"})
+
+    monkeypatch.setattr(durable_file, "publish_bytes", publish_and_evict)
+    bundle = add(spool, size=33)
+    assert bundle.size == 33
+    assert names(spool) == {bundle.id + EVICTED}
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
@@ -147,6 +180,44 @@ def test_a_vanished_spool_is_an_empty_one(spool: Spool) -> None:
     assert spool.counts().made == 0
 
 
+def test_counts_of_what_is_no_directory_say_so(spool: Spool) -> None:
+    spool.batches.rmdir()
+    spool.batches.write_text("in the way")
+    counts = spool.counts()
+    assert "Not a directory" in counts.fault
+    assert counts.made == 0
+
+
+def test_counts_of_what_may_not_be_read_say_so(spool: Spool) -> None:
+    with unprivileged(spool.root):
+        assert "Permission denied" in spool.counts().fault
+    assert spool.counts().fault == ""
+
+
+def test_recovery_in_a_foreign_directory_removes_nothing_foreign(tmp_path: Path) -> None:
+    (tmp_path / "staging" / "environment").mkdir(parents=True)
+    (tmp_path / "staging" / "environment" / "site.yml").touch()
+    (tmp_path / "staging" / "notes.txt").touch()
+    (tmp_path / "staging" / new_ulid()).touch()
+    (tmp_path / "batches").mkdir()
+    (tmp_path / "batches" / ".hidden.tmp").touch()
+    before = set(tmp_path.rglob("*"))
+    spool = Spool(tmp_path)
+    spool.prepare()
+    assert spool.recover() == []
+    assert set(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo, lambda path: path.symlink_to("/")])
+def test_recovery_survives_what_is_no_file(spool: Spool, make: Callable[[Path], None]) -> None:
+    archive = spool.path(new_ulid(), ARCHIVE)
+    for path in (archive, temporary_beside(archive), temporary_beside(archive.with_suffix(DONE))):
+        make(path)
+    before = names(spool)
+    assert spool.recover() == []
+    assert names(spool) == before
+
+
 def test_recovery_removes_what_was_not_finished_and_nothing_else(
     spool: Spool, tmp_path: Path
 ) -> None:
@@ -166,7 +237,8 @@ def test_recovery_removes_what_was_not_finished_and_nothing_else(
     precious = tmp_path / "precious"
     precious.mkdir()
     (precious / "file").touch()
-    (spool.staging / "link").symlink_to(precious)
+    link = spool.staging / new_ulid()
+    link.symlink_to(precious)
     before = spool.counts()
     removed = spool.recover()
     assert set(removed) == {
@@ -174,11 +246,10 @@ def test_recovery_removes_what_was_not_finished_and_nothing_else(
         half_removed.archive.name,
         temporary.name,
         staged.name,
-        "link",
     }
     assert spool.counts() == before
     assert spool.finished() == [whole, *(b for b in spool.finished() if b.id == shipped.id)]
-    assert list(spool.staging.iterdir()) == []
+    assert list(spool.staging.iterdir()) == [link]
     assert (precious / "file").exists()
     assert being_shipped.exists()
     assert spool.recover() == []
@@ -214,10 +285,11 @@ class SpoolMachine(RuleBasedStateMachine):
     @rule(step=st.integers(0, 2))
     def crash_while_making(self, step: int) -> None:
         """Killed after writing a temporary archive, after its rename, or with a half marker."""
-        final = self.spool.path(new_ulid(next(self.times)), ARCHIVE)
+        bundle_id = new_ulid(next(self.times))
+        final = self.spool.path(bundle_id, ARCHIVE)
         temporary = temporary_beside(final)
         temporary.write_bytes(b"half")
-        (self.spool.staging / final.name).mkdir()
+        (self.spool.staging / bundle_id).mkdir()
         if step >= 1:
             temporary.rename(final)
         if step >= 2:

@@ -38,7 +38,7 @@ def test_a_component_that_dies_is_started_again(stop: StopSignal) -> None:
     assert supervisor.state.last_fault == "OSError: disk on fire"
 
 
-def test_a_stop_ends_the_wait_between_restarts(
+def test_a_stop_ends_the_wait_and_lets_the_component_run_a_last_time(
     stop: StopSignal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(thread_supervisor, "FIRST_BACKOFF_SEC", 1_000.0)
@@ -53,7 +53,8 @@ def test_a_stop_ends_the_wait_between_restarts(
     assert failed.wait(10)
     stop.set()
     assert supervisor.join(10)
-    assert supervisor.state.restarts == 0
+    assert supervisor.state.restarts == 1
+    assert supervisor.state.state == "ended"
 
 
 def test_the_thread_carries_its_name_in_15_characters(stop: StopSignal) -> None:
