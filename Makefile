@@ -23,32 +23,33 @@ setup-test: $(READY) ## what the tests need: packages, a MinIO server, the virtu
 	.ci/apt-install python3-bpfcc linux-headers-amd64 mmdebstrap qemu-system-x86 e2fsprogs \
 		openssh-client zstd iproute2 kmod
 	$(BIN)/python -m tests.minio_server
-	$(BIN)/python -m tests.vm.image
+	$(BIN)/python -m tests.vm.image --kernel $${AOD_VM_KERNEL:-6.1}
 
 demo: $(READY) ## a recorded slow phase through agent and shipper into build/demo/bucket
 	@rm -rf $(DEMO) && mkdir -p $(DEMO)
 	@printf 'spool: %s\nscan_interval_sec: 30\ndestination:\n  type: directory\n  path: %s\n' \
 		'$(CURDIR)/$(DEMO)/spool' '$(CURDIR)/$(DEMO)/bucket' > $(DEMO)/shipper.yaml
 	@echo '== agent: replay of tests/data/slow.trace'
-	@$(BIN)/aod-agent replay tests/data/slow.trace --config config/config.yaml --output $(DEMO)/spool
+	@$(BIN)/python -m agent.cli replay tests/data/slow.trace --config config/config.yaml --output $(DEMO)/spool
 	@echo '== shipper: into $(DEMO)/bucket'
-	@$(BIN)/aod-shipper once --config $(DEMO)/shipper.yaml
+	@$(BIN)/python -m shipper.cli once --config $(DEMO)/shipper.yaml
 	@echo '== bucket'
 	@cd $(DEMO)/bucket && find . -type f | sort
 
 test: setup-test ## every test: lint, types, eBPF, MinIO, virtual machine
-	$(BIN)/pytest
+	$(BIN)/python -m pytest
 
 test-fast: $(READY) ## the tests that need no virtual machine
-	$(BIN)/pytest -m 'not vm'
+	-$(BIN)/python -m tests.minio_server
+	$(BIN)/python -m pytest -m 'not vm'
 
 test-vm: setup-test ## the tests on a real SMB mount; AOD_VM_KERNEL=6.12 for the other kernel
-	$(BIN)/pytest -m vm
+	$(BIN)/python -m pytest -m vm
 
 lint: $(READY) ## style and types
-	$(BIN)/ruff format --check .
-	$(BIN)/ruff check .
-	$(BIN)/mypy
+	$(BIN)/python -m ruff format --check .
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m mypy
 
 bench: setup-test ## speed and memory, as ratios; figures in build/bench.json
 	$(BIN)/python -m tests.bench

@@ -23,12 +23,12 @@ def main() -> None:
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(benchmarks)}")
     names = parser.parse_args().names or list(benchmarks)
     figures: list[Figure] = []
+    OUT.parent.mkdir(exist_ok=True)
     for name in names:
         print(f"measuring {name} ...", flush=True)
         figures += benchmarks[name]()
+        OUT.write_text(json.dumps([vars(figure) for figure in figures], indent=2) + "\n")
     print(table(figures))
-    OUT.parent.mkdir(exist_ok=True)
-    OUT.write_text(json.dumps([vars(figure) for figure in figures], indent=2) + "\n")
 
 
 if __name__ == "__main__":

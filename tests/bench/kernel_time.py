@@ -41,8 +41,8 @@ def measure() -> list[Figure]:
         share = SmbShare(vm)
         share.set_up()
         share.mount(MOUNT_POINT)
-        installation = install(vm)
-        python = f"{installation.prefix}/bin/python"
+        install(vm)
+        python = "/opt/aod/current/bin/python"
         result = json.loads(vm.run([python, "-"], input_text=MEASURE, timeout=300).stdout)
     total_ns = sum(program["run_time_ns"] for program in result["programs"].values())
     return [

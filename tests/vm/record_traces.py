@@ -33,6 +33,7 @@ DENIED = f"for i in $(seq 15); do cat {MOUNT_POINT}/locked/file || true; done >/
 
 def main() -> None:
     """Three traces: quiet work, the same with a slow phase, the same with refusals."""
+    DATA.mkdir(exist_ok=True)
     with VirtualMachine(image_for(os.environ.get("AOD_VM_KERNEL", "6.1"))) as vm:
         share = SmbShare(vm)
         share.set_up()

@@ -86,6 +86,14 @@ class Service:
         self._vm.run(["systemctl", "start", AGENT, SHIPPER], timeout=300)
         self.wait_until_watching()
 
+    def stop(self) -> None:
+        """End both services."""
+        self._vm.run(["systemctl", "stop", AGENT, SHIPPER], timeout=180)
+
+    def journal(self) -> str:
+        """What both services said."""
+        return self._vm.run(["journalctl", "--no-pager", "-u", AGENT, "-u", SHIPPER]).stdout
+
     def wait_until_watching(self) -> None:
         """Until the agent says that its probes are attached."""
         self._vm.wait_until(f"{COMMAND} status | grep -q 'state .*watching'", timeout=300)
@@ -104,8 +112,7 @@ class Service:
         deadline = time.monotonic() + timeout
         while not (keys := [key for key in self.bundle_keys() if f"-{anomaly}-" in key]):
             if time.monotonic() > deadline:
-                journal = self._vm.run(["journalctl", "-u", AGENT, "-u", SHIPPER]).stdout
-                raise AssertionError(f"no {anomaly} bundle in {timeout} s\n{journal}")
+                raise AssertionError(f"no {anomaly} bundle in {timeout} s\n{self.journal()}")
             time.sleep(0.5)
         (key,) = keys
         return self._open(key)

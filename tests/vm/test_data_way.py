@@ -34,17 +34,17 @@ def service(
 ) -> Iterator[Service]:
     running = Service(vm, minio)
     running.start()
-    return running
+    yield running
+    running.stop()
 
 
 def test_normal_work_makes_no_bundle(vm: VirtualMachine, service: Service) -> None:
+    before = service.status()
     vm.run(NORMAL_WORK, timeout=300)
-    status = service.status()
-    histogrammed = vm.run("grep -c . /proc/fs/cifs/Stats").stdout
-    assert int(histogrammed) > 5, "the work did not reach the mount"
-    assert status["incidents"] == {"opened": 0, "suppressed": 0}
-    assert status["bundles"]["made"] == 0
-    assert service.bundle_keys() == []
+    after = service.status()
+    assert after["events"]["commands"] - before["events"]["commands"] > 500
+    assert after["incidents"] == before["incidents"], service.journal()
+    assert after["bundles"]["made"] == before["bundles"]["made"]
 
 
 def test_a_slow_server_is_one_bundle_in_the_bucket(
@@ -68,7 +68,10 @@ def test_a_slow_server_is_one_bundle_in_the_bucket(
     slow = of_dd[of_dd["metric_latency_ns"] >= 400_000_000]
     assert len(slow) >= 3, bundle.worst[:5]
     latency_ms = slow["metric_latency_ns"] / 1e6
-    assert np.all(np.abs(latency_ms - DELAY_MS) <= 0.2 * DELAY_MS), latency_ms
+    # None can be faster than the delay; a busy host may make one slower.
+    assert np.all(latency_ms >= 0.8 * DELAY_MS), latency_ms
+    assert np.count_nonzero(np.abs(latency_ms - DELAY_MS) <= 0.2 * DELAY_MS) >= 3, latency_ms
+    assert abs(np.median(latency_ms) - DELAY_MS) <= 0.2 * DELAY_MS, latency_ms
     assert set(np.unique(slow["smbcommand"])) <= {
         ALL_SMB_CMDS[name]
         for name in (
@@ -85,7 +88,8 @@ def test_a_slow_server_is_one_bundle_in_the_bucket(
 
     assert b"Display Internal CIFS Data Structures" in bundle.files["debug_data.log"]
     assert b"Total vfs operations" in bundle.files["cifsstats.log"]
-    assert b"cifs" in bundle.files["mounts.log"]
+    (mount,) = [line for line in bundle.files["mounts.log"].splitlines() if b" cifs " in line]
+    assert b" cifs rw," in mount
     assert b"aod-agent" in bundle.files["journalctl.log"]
     by_name = {action["name"]: action for action in bundle.manifest["actions"]}
     assert {name for name, action in by_name.items() if action["status"] == "ok"} >= {
@@ -120,27 +124,29 @@ def test_counts_are_true_and_the_kernel_lost_nothing(service: Service) -> None:
     status = service.status()
     bundles = status["bundles"]
     assert bundles["made"] == bundles["delivered"] + bundles["pending"] + bundles["evicted"]
-    assert bundles["delivered"] == len(service.bundle_keys()) == 2
+    assert bundles["delivered"] == len(service.bundle_keys())
     assert (status["events"]["ring_full"], status["events"]["bad_records"]) == (0, 0)
     assert status["events"]["dispatched"] == status["events"]["examined"]
 
 
 def test_a_killed_agent_comes_back_and_watches(vm: VirtualMachine, service: Service) -> None:
-    before = service.status()["pid"]
+    before = service.status()
     vm.run(["systemctl", "kill", "--signal=KILL", AGENT])
-    vm.wait_until(f"test $(systemctl show -P MainPID {AGENT}) -gt 0", timeout=60)
+    vm.wait_until(
+        f"pid=$(systemctl show -P MainPID {AGENT}); test $pid != {before['pid']} -a $pid -gt 0"
+    )
     service.wait_until_watching()
-    status = service.status()
-    assert status["pid"] != before
-    assert status["bundles"]["made"] == 2
+    after = service.status()
+    assert after["pid"] != before["pid"]
+    assert after["bundles"]["made"] == before["bundles"]["made"]
 
 
-def test_the_agent_stops_when_told_to(vm: VirtualMachine, service: Service) -> None:
+def test_a_stopped_agent_leaves_no_probe_behind(vm: VirtualMachine, service: Service) -> None:
+    holds_cifs = "awk '$1 == \"cifs\" {print $3}' /proc/modules"
+    attached = int(vm.run(holds_cifs).stdout)
     vm.run(["systemctl", "stop", AGENT], timeout=120)
-    result = vm.run(["systemctl", "show", "-P", "Result", AGENT]).stdout.strip()
-    assert result == "success"
-    programs = vm.run("grep -l prog_id /proc/[0-9]*/fdinfo/* 2>/dev/null | wc -l").stdout
-    assert "agent" not in vm.run("ps -eo args | grep '[a]od-agent run' || true").stdout
-    assert int(programs) >= 0
+    assert vm.run(["systemctl", "show", "-P", "Result", AGENT]).stdout.strip() == "success"
+    # Every attached tracepoint holds a reference on the module.
+    assert int(vm.run(holds_cifs).stdout) <= attached - 3
     vm.run(["systemctl", "start", AGENT], timeout=120)
     service.wait_until_watching()
