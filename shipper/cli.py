@@ -16,10 +16,11 @@ from agent.service.stop_signal import StopSignal
 from agent.storage.spool import Spool
 from shipper.config_loader import ConfigError, load_config
 from shipper.config_schema import ShipperConfig
-from shipper.faults import Fault
+from shipper.faults import HostFault
 
 if TYPE_CHECKING:
-    from shipper.shipper import Outcome, Shipper, Summary
+    from shipper.outcome import Outcome, Summary
+    from shipper.shipper import Shipper
 
 EXIT_OK = 0
 EXIT_LEFT_BEHIND = 1
@@ -30,7 +31,9 @@ DEFAULT_CONFIG = Path("/etc/aod/shipper.yaml")
 DESCRIPTION = """\
 Carries the bundles that aod-agent finished from this host's spool to a store: an S3 bucket
 or a directory. A bundle counts as delivered when its receipt <id>.shipped lies in the spool;
-stopping, killing or repeating the shipper loses and doubles nothing."""
+stopping, killing or repeating the shipper loses and doubles nothing. A spool has one shipper
+at a time: `once` is refused while the service runs. The credentials that systemd loads are
+only in the service's unit: `once` outside of it needs credentials_file in the configuration."""
 
 EXAMPLES = """\
 examples:
@@ -60,6 +63,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return command(loaded.config, options)
     except ConfigError as error:
         print(error, file=sys.stderr)
+    except HostFault as fault:
+        _print_fault(fault.message, fault.remedy)
+        return EXIT_LEFT_BEHIND
     except ModuleNotFoundError as error:
         print(f"aod-shipper: {error}; install aod-fleet[shipper]", file=sys.stderr)
     return EXIT_USAGE
@@ -96,33 +102,34 @@ def build_parser() -> argparse.ArgumentParser:
 
 def ship_once(config: ShipperConfig, options: argparse.Namespace) -> int:
     """``aod-shipper once``."""
+    from shipper.spool_lock import SpoolLock
 
     def show(outcome: Outcome) -> None:
-        if outcome.key and not options.json:
+        if outcome.key and not outcome.fault and not options.json:
             print(f"shipped {outcome.bundle_id} ({outcome.size} bytes) {outcome.key}", flush=True)
 
-    summary = _make_shipper(config, StopSignal(), show).ship_pending()
+    stop = _stop_on_signals()
+    with SpoolLock(Spool(config.spool).batches):
+        summary = _make_shipper(config, stop, show).ship_pending()
     if options.json:
         print(json.dumps(_summary_document(summary), indent=2))
     else:
         print(f"{len(summary.shipped)} shipped, {summary.left} left")
-    for fault in _faults(summary):
-        print(f"aod-shipper: {fault.message}\n  remedy: {fault.remedy}", file=sys.stderr)
+    for note in summary.notes():
+        _print_fault(note.text, note.remedy)
+    if stop.is_set() and not summary.complete:
+        print("aod-shipper: stopped", file=sys.stderr)
     return EXIT_OK if summary.complete else EXIT_LEFT_BEHIND
 
 
 def run_shipper(config: ShipperConfig, options: argparse.Namespace) -> int:
     """``aod-shipper run``."""
     from shipper.service import log_outcome, serve
-    from shipper.spool_watch import SpoolWatch
 
-    stop = StopSignal()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    stop = _stop_on_signals()
     shipper = _make_shipper(config, stop, log_outcome)
-    watch = SpoolWatch(config.spool / "batches", stop.fd)
     _log.info("ships %s as configured in %s", config.spool, options.config)
-    serve(shipper, watch, stop, config.scan_interval_sec)
+    serve(shipper, config, stop)
     return EXIT_OK
 
 
@@ -140,6 +147,13 @@ def show_status(config: ShipperConfig, options: argparse.Namespace) -> int:
     return EXIT_LEFT_BEHIND if status.faults else EXIT_OK
 
 
+def _stop_on_signals() -> StopSignal:
+    stop = StopSignal()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    return stop
+
+
 def _make_shipper(
     config: ShipperConfig, stop: StopSignal, on_outcome: Callable[[Outcome], None]
 ) -> Shipper:
@@ -149,9 +163,8 @@ def _make_shipper(
     return Shipper(config, open_destination(config), stop, on_outcome)
 
 
-def _faults(summary: Summary) -> list[Fault]:
-    found = [summary.fault, *(outcome.fault for outcome in summary.bad)]
-    return [fault for fault in found if fault is not None]
+def _print_fault(message: str, remedy: str) -> None:
+    print(f"aod-shipper: {message}\n  remedy: {remedy}", file=sys.stderr)
 
 
 def _summary_document(summary: Summary) -> dict[str, object]:
@@ -162,8 +175,13 @@ def _summary_document(summary: Summary) -> dict[str, object]:
         ],
         "left": summary.left,
         "faults": [
-            {"kind": fault.kind, "message": fault.message, "remedy": fault.remedy}
-            for fault in _faults(summary)
+            {
+                "kind": note.kind,
+                "bundle": note.bundle,
+                "message": note.message,
+                "remedy": note.remedy,
+            }
+            for note in summary.notes()
         ],
     }
 

@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 from agent.storage import durable_file
 from agent.storage.spool import SpooledBundle
-from shipper.faults import BundleFault
+from shipper.faults import BundleFault, Fault, HostFault
 from shipper.object_key import ObjectKeys, object_keys
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -32,7 +32,8 @@ class Delivery:
     manifest: bytes
 
     def open_archive(self) -> ArchiveReader:
-        """The archive from its start; raises BundleFault when it is not the promised plain file."""
+        """The archive from its start; raises BundleFault when it is not the promised plain file,
+        HostFault when it cannot be read now."""
         try:
             descriptor = durable_file.open_plain(self.archive)
         except OSError as error:
@@ -41,7 +42,8 @@ class Delivery:
 
 
 class ArchiveReader:
-    """Reads an archive once and raises BundleFault, at its end at the latest, if it is another.
+    """Reads an archive once and raises BundleFault, at its end at the latest, if it is another;
+    HostFault when it cannot be read.
 
     So whoever finishes an upload only after the read that returned less than was asked for
     never stores a wrong archive as a whole one.
@@ -97,7 +99,8 @@ class ArchiveReader:
 
 
 def read_delivery(bundle: SpooledBundle, prefix: str) -> Delivery:
-    """Read and check the manifest of ``bundle``; raises BundleFault when it cannot be trusted."""
+    """Read and check the manifest of ``bundle``; raises BundleFault when it cannot be trusted,
+    HostFault when it cannot be read now."""
     try:
         raw = durable_file.read_plain(bundle.done)
     except OSError as error:
@@ -132,8 +135,11 @@ def _text(value: object) -> str:
     return value if isinstance(value, str) else ""
 
 
-def _unreadable(path: Path, error: OSError) -> BundleFault:
-    return BundleFault(
-        f"{path.name}: cannot be read: {error.strerror or error}",
-        "the shipper's user must be in the group that owns the spool, and the file a plain one",
+def _unreadable(path: Path, error: OSError) -> Fault:
+    """A verdict on the bundle only when another try can say nothing else."""
+    if isinstance(error, durable_file.UnsafeFileError):
+        return BundleFault(f"{path.name}: cannot be read: not a plain file", _REMEDY)
+    return HostFault(
+        f"reading from the spool failed: {error.strerror or error}",
+        "the shipper's user must be in the group that owns the spool; look at the kernel log",
     )

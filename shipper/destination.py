@@ -20,8 +20,8 @@ class Destination(Protocol):
         """Store the archive, then its manifest; on return both are durable.
 
         May be repeated: the same bytes go to the same keys. Raises BundleFault when the archive
-        is not the promised one, NetworkFault when a later try may succeed, DestinationFault
-        when somebody has to act first.
+        is not the promised one, HostFault when it cannot be read, NetworkFault when a later try
+        may succeed, DestinationFault when somebody has to act first.
         """
 
 

@@ -104,7 +104,10 @@ def _put_manifest(final: Path, delivery: Delivery) -> None:
 
 
 def _clear_leftovers(final: Path) -> None:
-    """Remove the temporaries of a run that was killed while it wrote ``final``."""
+    """Remove the temporaries of a run that was killed while it wrote ``final``.
+
+    Nobody else writes it: the key holds the bundle's id, and a spool has one shipper at a time.
+    """
     for leftover in final.parent.glob(f".{final.name}.*{durable_file.TEMPORARY_SUFFIX}"):
         leftover.unlink(missing_ok=True)
 

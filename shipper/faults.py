@@ -17,7 +17,7 @@ class Fault(Exception):  # noqa: N818 - the field's word; each kind is decided o
 
 
 class DestinationFault(Fault):
-    """The store refuses: every bundle would fail, so the shipper pauses until somebody acts."""
+    """The store refuses until somebody acts: this bundle, or all."""
 
     kind = "destination"
 
@@ -29,7 +29,7 @@ class NetworkFault(Fault):
 
 
 class HostFault(Fault):
-    """This host hinders the shipper (permissions, a full disk): every bundle would fail."""
+    """This host hinders the shipper (permissions, a full or sick disk): it may pass."""
 
     kind = "host"
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import ssl
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +11,6 @@ from urllib.parse import urlsplit
 import boto3
 from boto3.s3.transfer import TransferConfig
 from botocore.config import Config
-from botocore.credentials import Credentials, SharedCredentialProvider
 from botocore.exceptions import BotoCoreError, ClientError
 from botocore.parsers import ResponseParserError
 
@@ -20,6 +18,7 @@ from agent import __version__
 from shipper.config_schema import S3Destination
 from shipper.delivery import Delivery
 from shipper.faults import DestinationFault
+from shipper.s3_credentials import find_credentials
 from shipper.s3_faults import as_fault
 
 # Larger archives go in parts, so that a lost connection costs one part's time and memory.
@@ -31,8 +30,6 @@ _IN_PARTS = TransferConfig(
     max_concurrency=1,
     use_threads=False,
 )
-
-SYSTEMD_CREDENTIAL = "s3-credentials"
 
 # KeyError: s3transfer misses the upload id in the answer of a server that is no S3 store.
 _STORE_ERRORS = (BotoCoreError, ClientError, ResponseParserError, KeyError, ValueError)
@@ -51,8 +48,8 @@ class _Client(Protocol):
 class S3Bucket:
     """Writes with ``s3:PutObject`` alone: nothing is listed, asked for or read back.
 
-    The client is made at the first delivery and again after every fault, so that new
-    credentials are picked up without a restart.
+    The client is made at the first delivery and again after every refusal, so that a new
+    credentials file is picked up without a restart.
     """
 
     def __init__(self, config: S3Destination) -> None:
@@ -75,8 +72,10 @@ class S3Bucket:
             key, manifest = delivery.keys.manifest, delivery.manifest
             self._put(self._client, key, manifest, "application/json", {})
         except _STORE_ERRORS as error:
-            self._client = None
-            raise as_fault(error, self.description) from error
+            fault = as_fault(error, self.description)
+            if isinstance(fault, DestinationFault):
+                self._client = None
+            raise fault from error
 
     def _put_archive(self, client: _Client, delivery: Delivery) -> None:
         key, kind, metadata = delivery.keys.archive, "application/zstd", {"sha256": delivery.sha256}
@@ -151,34 +150,3 @@ def _trusted(ca_bundle: Path | None) -> str | bool:
             f"ca_bundle {ca_bundle}: {error.strerror or error}", "name a readable PEM file"
         ) from error
     return str(ca_bundle)
-
-
-def find_credentials(config: S3Destination) -> Credentials | None:
-    """The key to use, or None for boto3's own chain; order as `S3Destination` says."""
-    if config.credentials_file is not None:
-        return _read_credentials(config.credentials_file, required=True)
-    directory = os.environ.get("CREDENTIALS_DIRECTORY")
-    if directory:
-        return _read_credentials(Path(directory, SYSTEMD_CREDENTIAL), required=False)
-    return None
-
-
-def _read_credentials(path: Path, *, required: bool) -> Credentials | None:
-    """The key in the AWS format file ``path``; its text appears in no message."""
-    credentials, reason = None, "there is no key under [default]"
-    try:
-        with path.open("rb"):
-            credentials = SharedCredentialProvider(str(path)).load()
-    except OSError as error:
-        reason = error.strerror or "cannot be read"
-    except BotoCoreError:
-        reason = "is not in the format of an AWS credentials file"
-    if credentials and credentials.access_key and credentials.secret_key:
-        return credentials
-    if required:
-        raise DestinationFault(
-            f"credentials file {path}: {reason}",
-            "write [default] with aws_access_key_id and aws_secret_access_key into it, readable "
-            "for the shipper's user only",
-        )
-    return None

@@ -17,8 +17,9 @@ from botocore.exceptions import ConnectionError as BotoConnectionError
 
 from shipper.faults import DestinationFault, Fault, NetworkFault
 
-_OTHER_KEY = "check the credentials file: the store does not accept this key"
-_RENEW = "renew the temporary credentials"
+_RESTART = "restart aod-shipper if its unit loads them"
+_OTHER_KEY = f"check the credentials file: the store does not accept this key; {_RESTART}"
+_RENEW = f"renew the temporary credentials; {_RESTART}"
 _ROOM = "make room in the store or raise its quota"
 _REGION = "set region and endpoint_url to those of the bucket"
 
@@ -73,13 +74,12 @@ def as_fault(error: Exception, store: str) -> Fault:
             "host name and clock",
         )
     if isinstance(error, (HTTPClientError, BotoConnectionError)):
-        return NetworkFault(
-            f"{store}: {_short(error)}", "check that the store runs and that this host reaches it"
-        )
+        return _connection_fault(error, store)
     if isinstance(error, (NoCredentialsError, PartialCredentialsError, CredentialRetrievalError)):
         return DestinationFault(
             f"{store}: no credentials found",
-            "write /etc/aod/s3-credentials, or set credentials_file in the configuration",
+            "write /etc/aod/s3-credentials and restart aod-shipper, whose unit loads it, or set "
+            "credentials_file: `aod-shipper once` outside the unit needs that",
         )
     if isinstance(error, (BotoCoreError, ValueError)):
         return DestinationFault(f"{store}: {_short(error)}", "correct the configuration")
@@ -104,6 +104,18 @@ def _answer_fault(error: ClientError, store: str) -> Fault:
     if status == _FORBIDDEN:
         return DestinationFault(message, REMEDIES["AccessDenied"])
     return DestinationFault(message, "look the code up in the store's documentation")
+
+
+def _connection_fault(error: HTTPClientError | BotoConnectionError, store: str) -> Fault:
+    if type(error) is HTTPClientError:  # its text may quote a header, and a credential with it
+        cause = type(error.kwargs.get("error")).__name__
+        return NetworkFault(
+            f"{store}: the request failed on this host ({cause})",
+            "check that no credential has white space in it, and the way to the store",
+        )
+    return NetworkFault(
+        f"{store}: {_short(error)}", "check that the store runs and that this host reaches it"
+    )
 
 
 def _short(error: Exception) -> str:

@@ -2,60 +2,26 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import select
+import time
 from collections.abc import Callable
-from dataclasses import dataclass
-
-from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_random_exponential
 
 from agent import __version__
 from agent.service.stop_signal import StopSignal
-from agent.storage.spool import Spool, SpooledBundle
+from agent.storage.spool import Manifest, Spool, SpooledBundle
+from shipper.bad_bundles import BadBundles, stamp_of
 from shipper.config_schema import ShipperConfig
 from shipper.delivery import Delivery, read_delivery
 from shipper.destination import Destination
-from shipper.faults import BundleFault, Fault, HostFault, NetworkFault
-from shipper.shipper_state import FaultNote, StateFile, utc_now
+from shipper.faults import BundleFault, Fault, HostFault
+from shipper.outcome import Outcome, Summary
+from shipper.retries import PatientDelivery
+from shipper.shipper_state import utc_now
+from shipper.shipping_round import ShippingRound
 
 _SPOOL_REMEDY = (
     "the shipper's user must be in the group that owns the spool, and its file system have room"
 )
-
-# Inode, size and times of a bundle's files: a bad bundle is read again only when they change.
-_Stamp = tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of one bundle: its ``key`` in the store, or the ``fault`` in the way.
-
-    With neither, it was evicted before its turn came.
-    """
-
-    bundle_id: str
-    size: int
-    key: str | None = None
-    fault: Fault | None = None
-
-
-@dataclass(frozen=True)
-class Summary:
-    """One round: what was shipped, what was passed over as bad, and the fault that ended it.
-
-    ``left`` counts the bundles that are still pending, the bad ones among them.
-    """
-
-    shipped: tuple[Outcome, ...] = ()
-    bad: tuple[Outcome, ...] = ()
-    fault: Fault | None = None
-    left: int = 0
-
-    @property
-    def complete(self) -> bool:
-        """Whether nothing stayed behind."""
-        return not self.left and self.fault is None
 
 
 class Shipper:
@@ -74,78 +40,78 @@ class Shipper:
     ) -> None:
         self._spool = Spool(config.spool)
         self._destination = destination
+        self._patient = PatientDelivery(destination, config.retry, stop)
         self._prefix = config.prefix
         self._stop = stop
         self._on_outcome = on_outcome
-        self._state = StateFile(self._spool.batches)
-        self._bad: dict[str, tuple[_Stamp, Outcome]] = {}
-        self._attempts = config.retry.attempts
-        self._retrying = Retrying(
-            retry=retry_if_exception_type(NetworkFault),
-            stop=self._gives_up,
-            wait=wait_random_exponential(config.retry.initial_wait_sec, config.retry.max_wait_sec),
-            sleep=self._pause,
-            reraise=True,
-        )
+        self._bad = BadBundles()
+        self._last_failure: dict[str, float] = {}
+        self._unwritten_receipts: dict[str, Manifest] = {}
 
     def ship_pending(self) -> Summary:
         """Ship what is pending, oldest first, until done, stopped, or a fault concerns all.
 
-        Raises nothing but programming errors: faults are in the summary and in the state file.
+        Raises nothing but programming errors: faults are in the summary.
         """
         try:
             pending = self._spool.pending()
         except OSError as error:
             return Summary(fault=_spool_fault("cannot be listed", error))
-        summary = self._ship_all(pending)
-        # A note that cannot be written must not stop the shipping; the fault itself is reported.
-        with contextlib.suppress(OSError):
-            self._state.write(_notes(summary))
-        return summary
+        self._forget_all_but({bundle.id for bundle in pending})
+        return self._ship_all(pending)
+
+    def _forget_all_but(self, pending: set[str]) -> None:
+        self._bad.keep_only(pending)
+        for bundle_id in self._last_failure.keys() - pending:
+            del self._last_failure[bundle_id]
+        for bundle_id in self._unwritten_receipts.keys() - pending:
+            del self._unwritten_receipts[bundle_id]
 
     def _ship_all(self, pending: list[SpooledBundle]) -> Summary:
-        shipped: list[Outcome] = []
-        bad: list[Outcome] = []
-        fault: Fault | None = None
-        left = len(pending)
-        for bundle in pending:
-            if self._stop.is_set() or fault is not None:
-                break
-            outcome = self._ship(bundle)
-            if isinstance(outcome.fault, BundleFault):
-                bad.append(outcome)
-            elif outcome.fault is not None:
-                fault = outcome.fault
-            else:
-                left -= 1
-                shipped += [outcome] if outcome.key else []
-        return Summary(tuple(shipped), tuple(bad), fault, left)
+        """Oldest first. After a fault another one, tried once, shows whether it concerns all."""
+        waiting, this_round = list(pending), ShippingRound(len(pending))
+        while waiting and not this_round.over and not self._stop.is_set():
+            bundle, deliver = waiting[0], self._patient.deliver
+            if this_round.in_doubt:
+                # Never the same again: many that are refused must not hide one that is not.
+                bundle = min(waiting, key=lambda one: self._last_failure.get(one.id, 0))
+                deliver = self._deliver_once
+            waiting.remove(bundle)
+            this_round.add(self._ship(bundle, deliver))
+        return this_round.summary()
 
-    def _ship(self, bundle: SpooledBundle) -> Outcome:
-        stamp = _stamp(bundle)
-        known = self._bad.get(bundle.id)
-        if known is not None and known[0] == stamp:
-            return known[1]
-        outcome = self._try_to_ship(bundle)
+    def _ship(self, bundle: SpooledBundle, deliver: Callable[[Delivery], int]) -> Outcome:
+        stamp = stamp_of(bundle)
+        verdict = self._bad.find(bundle.id, stamp)
+        if verdict is not None:
+            return verdict
+        outcome = self._try_to_ship(bundle, deliver)
         if isinstance(outcome.fault, BundleFault):
-            self._bad[bundle.id] = (stamp, outcome)
+            self._bad.add(stamp, outcome)
+        elif outcome.fault is not None:
+            self._last_failure[bundle.id] = time.monotonic()
         self._on_outcome(outcome)
         return outcome
 
-    def _try_to_ship(self, bundle: SpooledBundle) -> Outcome:
+    def _try_to_ship(self, bundle: SpooledBundle, deliver: Callable[[Delivery], int]) -> Outcome:
         try:
-            delivery = read_delivery(bundle, self._prefix)
-            self._retrying(self._destination.deliver, delivery)
-            self._write_receipt(delivery)
-        except BundleFault as fault:
+            if bundle.id not in self._unwritten_receipts:
+                delivery = read_delivery(bundle, self._prefix)
+                receipt = self._receipt(delivery, deliver(delivery))
+                self._unwritten_receipts[bundle.id] = receipt
+        except (BundleFault, HostFault) as fault:
             gone = not os.path.lexists(bundle.done)
             return Outcome(bundle.id, bundle.size, fault=None if gone else fault)
         except Fault as fault:
             return Outcome(bundle.id, bundle.size, fault=fault)
-        return Outcome(bundle.id, delivery.size, key=delivery.keys.archive)
+        return self._write_receipt(bundle)
 
-    def _write_receipt(self, delivery: Delivery) -> None:
-        receipt = {
+    def _deliver_once(self, delivery: Delivery) -> int:
+        self._destination.deliver(delivery)
+        return 1
+
+    def _receipt(self, delivery: Delivery, attempts: int) -> Manifest:
+        return {
             "id": delivery.id,
             "key": delivery.keys.archive,
             "manifest_key": delivery.keys.manifest,
@@ -153,38 +119,19 @@ class Shipper:
             "size": delivery.size,
             "destination": self._destination.description,
             "shipped_at": utc_now(),
-            "attempts": self._retrying.statistics["attempt_number"],
+            "attempts": attempts,
             "shipper_version": __version__,
         }
+
+    def _write_receipt(self, bundle: SpooledBundle) -> Outcome:
+        """Kept until the spool takes it: the bundle itself need not go to the store again."""
+        receipt, fault = self._unwritten_receipts[bundle.id], None
         try:
-            self._spool.write_receipt(delivery.id, receipt)
+            self._spool.write_receipt(bundle.id, receipt)
+            del self._unwritten_receipts[bundle.id]
         except OSError as error:
-            raise _spool_fault("takes no receipt", error) from error
-
-    def _gives_up(self, state: RetryCallState) -> bool:
-        return self._stop.is_set() or state.attempt_number >= self._attempts
-
-    def _pause(self, seconds: float) -> None:
-        select.select([self._stop.fd], [], [], seconds)
-
-
-def _stamp(bundle: SpooledBundle) -> _Stamp:
-    stamp: _Stamp = ()
-    for path in (bundle.done, bundle.archive):
-        with contextlib.suppress(OSError):
-            status = path.lstat()
-            stamp += (status.st_ino, status.st_size, status.st_ctime_ns)
-    return stamp
-
-
-def _notes(summary: Summary) -> list[FaultNote]:
-    now = utc_now()
-    faults = [(None, summary.fault), *((bad.bundle_id, bad.fault) for bad in summary.bad)]
-    return [
-        FaultNote(fault.kind, fault.message, fault.remedy, now, bundle)
-        for bundle, fault in faults
-        if fault is not None
-    ]
+            fault = _spool_fault("takes no receipt", error)
+        return Outcome(bundle.id, receipt["size"], receipt["key"], fault)
 
 
 def _spool_fault(what: str, error: OSError) -> HostFault:

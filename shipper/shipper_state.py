@@ -27,6 +27,11 @@ class FaultNote:
     since: str
     bundle: str | None = None
 
+    @property
+    def text(self) -> str:
+        """The fault in one line."""
+        return f"{self.bundle} stays: {self.message}" if self.bundle else self.message
+
     def says_the_same(self, other: FaultNote) -> bool:
         """Whether only ``since`` differs."""
         return (self.kind, self.message, self.bundle) == (other.kind, other.message, other.bundle)

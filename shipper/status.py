@@ -46,7 +46,7 @@ class ShipperStatus:
             receipt = self.last_delivery
             lines.append(f"last delivery  {receipt.get('shipped_at')} {receipt.get('key')}")
         for fault in self.faults:
-            lines.append(f"fault          {fault.kind}: {fault.message} (since {fault.since})")
+            lines.append(f"fault          {fault.kind}: {fault.text} (since {fault.since})")
             lines.append(f"  remedy       {fault.remedy}")
         return "\n".join(lines)
 

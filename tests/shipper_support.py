@@ -22,7 +22,10 @@ from agent.storage.ulid import new_ulid
 from shipper.config_schema import DirectoryDestination, RetryConfig, ShipperConfig
 from shipper.delivery import Delivery, read_delivery
 from shipper.destination import Destination
-from shipper.shipper import Outcome, Shipper
+from shipper.directory_destination import DirectoryBucket
+from shipper.faults import Fault
+from shipper.outcome import Outcome
+from shipper.shipper import Shipper
 
 QUICK = RetryConfig(attempts=3, initial_wait_sec=0.001, max_wait_sec=0.01)
 NOON = 1_767_268_800_000  # 2026-01-01 12:00 UTC in milliseconds
@@ -75,6 +78,13 @@ def make_shipper(
     return Shipper(config, destination, stop or StopSignal(), on_outcome)
 
 
+def write_key(path: Path, *lines: str) -> Path:
+    """A credentials file as an administrator makes it: closed to others."""
+    path.write_text("\n".join(["[default]", *lines, ""]))
+    path.chmod(0o600)
+    return path
+
+
 def wait_for(condition: Callable[[], object], what: str) -> None:
     deadline = time.monotonic() + DEADLINE_SEC
     while not condition():
@@ -97,6 +107,24 @@ def run_shipper(
         timeout=120,
         check=False,
     )
+
+
+class FaultyDestination:
+    """Raises the given faults, one at each delivery, before it hands on to a directory."""
+
+    description = "directory under test"
+
+    def __init__(self, root: Path, *faults: Fault | None) -> None:
+        self._directory = DirectoryBucket(root)
+        self._faults = list(faults)
+        self.seen: list[str] = []
+
+    def deliver(self, delivery: Delivery) -> None:
+        self.seen.append(delivery.id)
+        fault = self._faults.pop(0) if self._faults else None
+        if fault is not None:
+            raise fault
+        self._directory.deliver(delivery)
 
 
 class ScriptedStore:

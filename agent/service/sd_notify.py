@@ -5,20 +5,26 @@ from __future__ import annotations
 import os
 import socket
 
+# How long a manager that is behind gets to make room for the datagram.
+TIMEOUT_SEC = 5.0
+
 
 def notify(state: str) -> None:
     """Send ``state`` (lines such as ``READY=1``) to systemd; without systemd, do nothing.
 
-    Never raises and never blocks: a manager that does not listen must not stop the work.
+    Never raises, and blocks for `TIMEOUT_SEC` at most: a manager that does not listen must not
+    stop the work.
     """
     address = os.environ.get("NOTIFY_SOCKET", "")
     if not address.startswith(("/", "@")):
         return
     if address.startswith("@"):  # abstract namespace: a NUL byte stands first
         address = "\0" + address[1:]
-    kind = socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
-    with socket.socket(socket.AF_UNIX, kind) as channel:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel:
+        channel.settimeout(TIMEOUT_SEC)
         try:
-            channel.sendto(state.encode(), address)
+            # Only a connected socket can wait for room in the receiver's queue.
+            channel.connect(address)
+            channel.send(state.encode())
         except OSError:
             return

@@ -11,13 +11,14 @@ import pytest
 from shipper.config_schema import S3Destination
 from shipper.faults import BundleFault, DestinationFault, NetworkFault
 from shipper.s3_destination import PART_SIZE, S3Bucket
-from tests.minio_server import MinioServer, find_minio
+from tests.minio_server import MinioServer
 from tests.shipper_support import (
     NOON,
     add_bundle,
     delivery_of,
     make_shipper,
     new_spool,
+    write_key,
 )
 
 pytestmark = pytest.mark.minio
@@ -43,9 +44,8 @@ def no_credentials_of_this_machine(monkeypatch):
 
 
 def credentials_file(path: Path, key: str, secret: str, token: str = "") -> Path:
-    lines = ["[default]", f"aws_access_key_id = {key}", f"aws_secret_access_key = {secret}"]
-    path.write_text("\n".join([*lines, f"aws_session_token = {token}"][: 4 if token else 3]))
-    return path
+    lines = [f"aws_access_key_id = {key}", f"aws_secret_access_key = {secret}"]
+    return write_key(path, *lines, *([f"aws_session_token = {token}"] if token else []))
 
 
 @pytest.fixture
@@ -110,7 +110,7 @@ def test_corrupt_bundle_stays_and_the_others_go(minio, bucket, store, spool):
     good = add_bundle(spool, time_ms=NOON + 1)
     summary = make_shipper(spool, store()).ship_pending()
     assert [outcome.bundle_id for outcome in summary.shipped] == [good.id]
-    assert [outcome.bundle_id for outcome in summary.bad] == [bad.id]
+    assert [outcome.bundle_id for outcome in summary.passed_over] == [bad.id]
     assert len(minio.keys(bucket)) == 2
 
 
@@ -218,8 +218,8 @@ def test_without_systemd_credential_botos_chain_decides(
     assert len(minio.keys(bucket)) == 2
 
 
-def test_server_that_dies_between_bundles_loses_and_doubles_nothing(spool, tmp_path):
-    with MinioServer(find_minio(), tmp_path / "minio") as server:
+def test_server_that_dies_between_bundles_loses_and_doubles_nothing(minio, spool, tmp_path):
+    with MinioServer(minio.binary, tmp_path / "minio") as server:
         bucket = server.create_bucket()
         key_file = credentials_file(tmp_path / "key", server.access_key, server.secret_key)
         store = S3Bucket(S3Destination(bucket, server.endpoint_url, credentials_file=key_file))

@@ -8,13 +8,21 @@ import threading
 
 import pytest
 
+from shipper import s3_destination
 from shipper.config_schema import S3Destination
 from shipper.faults import DestinationFault, NetworkFault
 from shipper.s3_destination import PART_SIZE, S3Bucket
 from tests.minio_server import free_port
-from tests.shipper_support import ScriptedStore, add_bundle, delivery_of, make_shipper, new_spool
+from tests.shipper_support import (
+    ScriptedStore,
+    add_bundle,
+    delivery_of,
+    make_shipper,
+    new_spool,
+    write_key,
+)
 
-KEY = "[default]\naws_access_key_id = some-key\naws_secret_access_key = some-secret\n"
+KEY = ("aws_access_key_id = some-key", "aws_secret_access_key = some-secret")
 
 
 @pytest.fixture
@@ -25,16 +33,13 @@ def spool(tmp_path):
 @pytest.fixture
 def connect(tmp_path):
     """A function that makes the destination for an endpoint."""
-    key_file = tmp_path / "key"
-    key_file.write_text(KEY)
+    key_file = write_key(tmp_path / "key", *KEY)
 
     def make(endpoint_url, **changes):
         settings = {
             "endpoint_url": endpoint_url,
             "region": "us-east-1",
             "credentials_file": key_file,
-            "connect_timeout_sec": 0.5,
-            "read_timeout_sec": 0.5,
         }
         return S3Bucket(S3Destination("evidence", **{**settings, **changes}))
 
@@ -162,7 +167,7 @@ def test_silent_server_is_given_up_after_the_timeout(spool, connect, size):
     with socket.create_server(("127.0.0.1", 0)) as listener:  # accepts, reads and says nothing
         endpoint = f"http://127.0.0.1:{listener.getsockname()[1]}"
         with pytest.raises(NetworkFault):
-            connect(endpoint).deliver(delivery)
+            connect(endpoint, read_timeout_sec=0.5).deliver(delivery)
 
 
 @pytest.fixture
@@ -257,6 +262,7 @@ def test_unusable_credentials_file_is_named_but_not_quoted(
     path = tmp_path / "credentials"
     if content is not None:
         path.write_text(content)
+        path.chmod(0o600)
     destination = connect("http://127.0.0.1:1", credentials_file=path)
     with pytest.raises(DestinationFault, match=words) as caught:
         destination.deliver(delivery_of(add_bundle(spool)))
@@ -264,13 +270,84 @@ def test_unusable_credentials_file_is_named_but_not_quoted(
     assert "TOPSECRET" not in f"{caught.value.message} {caught.value.remedy}"
 
 
-def test_no_credentials_anywhere_is_a_destination_fault(spool, connect, monkeypatch):
+@pytest.mark.parametrize(
+    "token", ["TOPSECRET1\n  TOPSECRET2", "TOPSECRET1 TOPSECRET2", "TOPSECRET\x7f"]
+)
+@pytest.mark.parametrize("given", ["credentials_file", "systemd"])
+def test_token_that_a_request_would_choke_on_is_refused_and_not_quoted(
+    spool, connect, tmp_path, monkeypatch, token, given
+):
+    path = write_key(tmp_path / "s3-credentials", *KEY, f"aws_session_token = {token}")
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+    destination = connect(
+        "http://127.0.0.1:1", credentials_file=path if given == "credentials_file" else None
+    )
+    with pytest.raises(DestinationFault, match="is not in the format") as caught:
+        destination.deliver(delivery_of(add_bundle(spool)))
+    assert "TOPSECRET" not in f"{caught.value.message} {caught.value.remedy}"
+
+
+@pytest.fixture
+def no_other_credentials(monkeypatch):
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         monkeypatch.delenv(name)
+    monkeypatch.delenv("CREDENTIALS_DIRECTORY", raising=False)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nonexistent")
-    with pytest.raises(DestinationFault, match="no credentials"):
+
+
+@pytest.mark.usefixtures("no_other_credentials")
+def test_wrapped_token_that_boto_finds_by_itself_is_not_quoted(spool, connect, monkeypatch):
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "some-key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "some-secret")
+    monkeypatch.setenv("AWS_SESSION_TOKEN", "TOPSECRET1\nTOPSECRET2")
+    with (
+        ScriptedStore(lambda *_: (200, "etag")) as server,
+        pytest.raises(NetworkFault) as caught,
+    ):
+        connect(server.endpoint_url, credentials_file=None).deliver(delivery_of(add_bundle(spool)))
+    assert "TOPSECRET" not in f"{caught.value.message} {caught.value.remedy}"
+    assert "white space" in caught.value.remedy
+
+
+@pytest.mark.parametrize("mode", [0o644, 0o660, 0o602, 0o604])
+def test_credentials_file_that_is_open_to_others_is_refused(spool, connect, tmp_path, mode):
+    path = write_key(tmp_path / "credentials", *KEY)
+    path.chmod(mode)
+    with ScriptedStore(lambda *_: (200, "etag")) as server:
+        destination = connect(server.endpoint_url, credentials_file=path)
+        with pytest.raises(DestinationFault, match=f"{mode:04o}") as caught:
+            destination.deliver(delivery_of(add_bundle(spool)))
+        assert caught.value.remedy == f"chmod 0640 {path}"
+        assert server.requests == []
+        path.chmod(0o640)
+        destination.deliver(delivery_of(add_bundle(spool)))
+
+
+def test_new_client_is_made_after_a_refusal_only(spool, connect, monkeypatch):
+    add_bundle(spool)
+    made = []
+
+    def count(config):
+        made.append(config)
+        return make_client(config)
+
+    make_client = s3_destination._make_client
+    monkeypatch.setattr(s3_destination, "_make_client", count)
+    answers = [(503, "SlowDown"), (500, "x"), (403, "AccessDenied"), (200, "x"), (200, "x")]
+    with ScriptedStore(lambda number, *_: answers[number - 1]) as server:
+        shipper = make_shipper(spool, connect(server.endpoint_url))
+        assert isinstance(shipper.ship_pending().fault, DestinationFault)
+        assert len(made) == 1
+        assert shipper.ship_pending().complete
+    assert len(made) == 2
+
+
+@pytest.mark.usefixtures("no_other_credentials")
+def test_no_credentials_anywhere_is_a_destination_fault(spool, connect):
+    with pytest.raises(DestinationFault, match="no credentials") as caught:
         connect("http://127.0.0.1:1", credentials_file=None).deliver(delivery_of(add_bundle(spool)))
+    assert "`aod-shipper once` outside the unit needs" in caught.value.remedy
 
 
 def test_description_tells_no_password(connect):

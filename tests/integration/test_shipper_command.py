@@ -6,6 +6,7 @@ import re
 import signal
 import socket
 import subprocess
+import threading
 
 import pytest
 
@@ -18,6 +19,7 @@ from tests.shipper_support import (
     run_shipper,
     shipper_command,
     wait_for,
+    write_key,
 )
 
 
@@ -43,11 +45,9 @@ def s3_config(tmp_path, spool):
     """A function that writes a configuration for an S3 endpoint."""
 
     def write(endpoint_url, secret):
-        key = tmp_path / "key"
-        key.write_text(
-            f"[default]\naws_access_key_id = some-key\naws_secret_access_key = {secret}\n"
+        key = write_key(
+            tmp_path / "key", "aws_access_key_id = some-key", f"aws_secret_access_key = {secret}"
         )
-        key.chmod(0o600)
         path = tmp_path / "s3.yaml"
         path.write_text(
             f"spool: {spool.root}\n"
@@ -119,11 +119,12 @@ def test_wrong_usage_is_exit_2(arguments):
 
 def test_help_teaches_with_examples():
     text = run_shipper("--help").stdout
+    assert "`once` outside of it needs credentials_file" in text
     assert "aod-shipper status --json" in text
     assert "exit status" in text
 
 
-def test_status_follows_the_spool(config, spool):
+def test_status_follows_the_spool(config, spool, tmp_path):
     add_bundle(spool, time_ms=NOON)
     bad = add_bundle(spool, time_ms=NOON + 1)
     bad.archive.write_bytes(b"evidenc3")
@@ -131,7 +132,9 @@ def test_status_follows_the_spool(config, spool):
     assert (before["counts"]["pending"], before["counts"]["pending_bytes"]) == (2, 16)
     assert before["oldest_pending_age_sec"] > 0
     assert (before["last_delivery"], before["faults"]) == (None, [])
-    run_shipper("once", "--config", config)
+    with Service(config, tmp_path) as service:
+        service.hear("STATUS=1 bundles stay in the spool")
+        assert service.stop() == 0
     result = run_shipper("status", "--json", "--config", config)
     after = json.loads(result.stdout)
     assert result.returncode == 1
@@ -140,7 +143,8 @@ def test_status_follows_the_spool(config, spool):
     assert after["last_delivery"]["key"].startswith("filer-1/")
     assert after["faults"][0]["bundle"] == bad.id
     text = run_shipper("status", "--config", config).stdout
-    for words in ("pending        1 (8 B)", "delivered      1", "last delivery", "remedy"):
+    stays = f"bundle: {bad.id} stays: "
+    for words in ("pending        1 (8 B)", "delivered      1", "last delivery", stays, "remedy"):
         assert words in text
 
 
@@ -189,7 +193,10 @@ class Service:
     def __init__(self, config, directory):
         self._manager = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._manager.bind(str(directory / "notify"))
-        self._manager.settimeout(60)
+        self._told = []
+        self._heard = 0
+        self._listener = threading.Thread(target=self._listen, daemon=True)
+        self._listener.start()
         self._log = (directory / "service.log").open("w+")
         self.process = subprocess.Popen(
             shipper_command("run", "--config", config),
@@ -204,15 +211,23 @@ class Service:
     def __exit__(self, *_):
         self.process.kill()
         self.process.wait()
+        self._manager.shutdown(socket.SHUT_RDWR)
+        self._listener.join()
         self._manager.close()
         self._log.close()
 
+    def _listen(self):
+        """Like systemd, take at once whatever comes: a full queue would hold the service up."""
+        while told := self._manager.recv(4096):
+            self._told.append(told.decode())
+
     def hear(self, pattern):
-        """Wait until the service tells its manager something that matches."""
+        """Wait until the service tells its manager something new that matches."""
         while True:
-            text = self._manager.recv(4096).decode()
-            if re.search(pattern, text):
-                return text
+            wait_for(lambda: len(self._told) > self._heard, f"the service saying {pattern}")
+            self._heard += 1
+            if re.search(pattern, self._told[self._heard - 1]):
+                return self._told[self._heard - 1]
 
     def stop(self, number=signal.SIGTERM):
         self.process.send_signal(number)
@@ -267,3 +282,42 @@ def test_service_stops_during_an_outage(spool, s3_config, tmp_path):
         service.hear("STATUS=1 pending")
         assert service.stop() == 0
     assert spool.counts().pending == 1
+
+
+@pytest.mark.parametrize("command", ["once", "run"])
+def test_second_shipper_on_a_spool_is_refused_and_told_whose_it_is(
+    config, spool, tmp_path, command
+):
+    with Service(config, tmp_path) as service:
+        service.hear("READY=1")
+        result = run_shipper(command, "--config", config)
+        assert result.returncode == 1
+        told = rf"(process {service.process.pid}|another aod-shipper) ships {spool.root} already"
+        assert re.search(told, result.stderr)
+        assert "systemctl stop aod-shipper" in result.stderr
+        assert "Traceback" not in result.stderr
+        assert service.stop() == 0
+    assert run_shipper("once", "--config", config).returncode == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_once_ends_its_pause_when_it_is_stopped(spool, s3_config, number):
+    add_bundle(spool)
+    with ScriptedStore(lambda *_: (503, "SlowDown")) as server:
+        path = s3_config(server.endpoint_url, "x")
+        path.write_text(path.read_text().replace("attempts: 2", "attempts: 100"))
+        path.write_text(re.sub("_wait_sec: [0-9.]+", "_wait_sec: 3600", path.read_text()))
+        with subprocess.Popen(
+            shipper_command("once", "--config", path),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as process:
+            wait_for(lambda: server.requests, "the first attempt")
+            process.send_signal(number)
+            output, errors = process.communicate(timeout=60)
+    assert (process.returncode, output) == (1, "0 shipped, 1 left\n")
+    assert errors.endswith("aod-shipper: stopped\n")
+    assert "SlowDown" in errors
+    assert "Traceback" not in errors
+    assert len(server.requests) == 1

@@ -11,11 +11,17 @@ from pathlib import Path
 
 import pytest
 
+from agent.service.stop_signal import StopSignal
 from agent.storage.spool import BATCHES_MODE, SHIPPED
+from shipper.config_schema import DirectoryDestination, ShipperConfig
 from shipper.directory_destination import DirectoryBucket
 from shipper.faults import DestinationFault, HostFault
+from shipper.service import serve
+from shipper.shipper_state import StateFile
+from tests.requirements import skip_or_fail
 from tests.shipper_support import (
     NOON,
+    FaultyDestination,
     TcpGate,
     add_bundle,
     delivery_of,
@@ -24,6 +30,7 @@ from tests.shipper_support import (
     run_shipper,
     shipper_command,
     wait_for,
+    write_key,
 )
 
 NOBODY = 65534
@@ -40,12 +47,11 @@ def s3_config(minio, spool, tmp_path):
     """A function that writes a configuration for a bucket of MinIO behind an endpoint."""
 
     def write(bucket, endpoint_url):
-        key = tmp_path / "key"
-        key.write_text(
-            f"[default]\naws_access_key_id = {minio.access_key}\n"
-            f"aws_secret_access_key = {minio.secret_key}\n"
+        key = write_key(
+            tmp_path / "key",
+            f"aws_access_key_id = {minio.access_key}",
+            f"aws_secret_access_key = {minio.secret_key}",
         )
-        key.chmod(0o600)
         path = tmp_path / "shipper.yaml"
         path.write_text(
             f"spool: {spool.root}\ndestination:\n  type: s3\n  bucket: {bucket}\n"
@@ -130,7 +136,13 @@ def test_killed_at_a_rename_and_run_again(spool, tmp_path, number, moment):
     assert spool.counts().delivered == 1
 
 
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="changes users and mounts: needs root")
+@pytest.fixture
+def root_user():
+    if os.geteuid() != 0:
+        skip_or_fail("changes users and mounts: needs root")
+
+
+needs_root = pytest.mark.usefixtures("root_user")
 
 
 def as_nobody(groups, function):
@@ -193,6 +205,33 @@ def test_unprivileged_user_of_the_group_ships_but_cannot_remove(shared_spool):
 
 
 @needs_root
+def test_what_root_ran_by_hand_does_not_lock_the_service_out(shared_spool, tmp_path):
+    bundle = add_bundle(shared_spool)
+    config = tmp_path / "shipper.yaml"
+    config.write_text(
+        f"spool: {shared_spool.root}\ndestination:\n  type: directory\n  path: /dev/null/bucket\n"
+    )
+    assert run_shipper("once", "--config", config).returncode == 1
+    leftover = shared_spool.batches / f".{bundle.id}{SHIPPED}.0badcafe.tmp"
+    leftover.write_bytes(b"of root, who was killed")
+    stop = StopSignal()
+
+    class RefusesTheLast(FaultyDestination):
+        def deliver(self, delivery):
+            stop.set()
+            super().deliver(delivery)
+
+    def run():
+        bucket = shared_spool.root.parent / "bucket"
+        destination = RefusesTheLast(bucket, DestinationFault("denied", "allow it"))
+        config = ShipperConfig(shared_spool.root, DirectoryDestination(bucket))
+        serve(make_shipper(shared_spool, destination, stop), config, stop)
+        assert [note.message for note in StateFile(shared_spool.batches).read()] == ["denied"]
+
+    assert as_nobody([SPOOL_GROUP], run) == 0
+
+
+@needs_root
 def test_user_outside_the_group_is_told_so(shared_spool):
     add_bundle(shared_spool)
     bucket = shared_spool.root.parent / "bucket"
@@ -214,7 +253,7 @@ def test_unreadable_bundle_is_told_apart(shared_spool):
     def ship():
         summary = make_shipper(shared_spool, DirectoryBucket(bucket)).ship_pending()
         assert [outcome.bundle_id for outcome in summary.shipped] == [good.id]
-        assert "Permission denied" in summary.bad[0].fault.message
+        assert "Permission denied" in summary.passed_over[0].fault.message
 
     assert as_nobody([SPOOL_GROUP], ship) == 0
 
@@ -240,7 +279,7 @@ def tiny_bucket(tmp_path):
     directory.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(directory)]
     if subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("no file system can be mounted here")
+        skip_or_fail("no file system can be mounted here")
     yield directory
     subprocess.run(["umount", str(directory)], check=True)
 

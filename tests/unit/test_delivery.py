@@ -1,3 +1,5 @@
+import errno
+import io
 import json
 import os
 
@@ -5,8 +7,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from shipper.delivery import read_delivery
-from shipper.faults import BundleFault
+from shipper.delivery import ArchiveReader, read_delivery
+from shipper.faults import BundleFault, HostFault
 from tests.shipper_support import add_bundle, delivery_of, new_spool
 
 
@@ -67,6 +69,24 @@ def test_only_plain_files_are_opened(spool, part, kind):
     kind(path)
     with pytest.raises(BundleFault, match="cannot be read"), delivery_of(bundle).open_archive():
         pass
+
+
+@pytest.mark.parametrize("part", ["archive", "done"])
+def test_host_that_cannot_read_now_says_nothing_about_the_bundle(spool, part):
+    bundle = add_bundle(spool)
+    delivery = delivery_of(bundle)
+    getattr(bundle, part).unlink()
+    with pytest.raises(HostFault, match="No such file"):
+        (delivery if part == "archive" else delivery_of(bundle)).open_archive()
+
+
+def test_disk_that_fails_in_the_middle_says_nothing_about_the_bundle(spool):
+    class SickDisk(io.BytesIO):
+        def read(self, amount=-1):
+            raise OSError(errno.EIO, "Input/output error")
+
+    with pytest.raises(HostFault, match="Input/output error"):
+        ArchiveReader(SickDisk(), delivery_of(add_bundle(spool))).read()
 
 
 @pytest.mark.parametrize(

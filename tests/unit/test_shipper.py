@@ -1,6 +1,9 @@
+import gc
 import json
 import os
 import re
+import weakref
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -8,26 +11,14 @@ from agent.service.stop_signal import StopSignal
 from shipper.config_schema import RetryConfig
 from shipper.directory_destination import DirectoryBucket
 from shipper.faults import BundleFault, DestinationFault, HostFault, NetworkFault
-from shipper.shipper_state import STATE_FILE, StateFile
-from tests.shipper_support import NOON, add_bundle, make_shipper, new_spool
-
-
-class FaultyDestination:
-    """Raises the given faults, one at each delivery, before it hands on to a directory."""
-
-    description = "directory under test"
-
-    def __init__(self, root, *faults):
-        self._directory = DirectoryBucket(root)
-        self._faults = list(faults)
-        self.seen = []
-
-    def deliver(self, delivery):
-        self.seen.append(delivery.id)
-        fault = self._faults.pop(0) if self._faults else None
-        if fault is not None:
-            raise fault
-        self._directory.deliver(delivery)
+from tests.shipper_support import (
+    NOON,
+    FaultyDestination,
+    add_bundle,
+    make_shipper,
+    new_spool,
+    wait_for,
+)
 
 
 @pytest.fixture
@@ -87,24 +78,66 @@ def test_network_fault_is_tried_again(spool, root):
 
 
 def test_network_that_stays_away_ends_the_round_and_loses_nothing(spool, root):
-    first, second = add_bundle(spool, time_ms=NOON), add_bundle(spool, time_ms=NOON + 1)
-    destination = FaultyDestination(root, *[NetworkFault("lost", "wait")] * 3)
+    first, middle, last = (add_bundle(spool, time_ms=NOON + i) for i in range(3))
+    destination = FaultyDestination(root, *[NetworkFault("lost", "wait")] * 4)
     shipper = make_shipper(spool, destination)
     summary = shipper.ship_pending()
-    assert (summary.fault.message, summary.left, summary.complete) == ("lost", 2, False)
-    assert destination.seen == [first.id] * 3
+    assert (summary.fault.message, summary.left, summary.complete) == ("lost", 3, False)
+    assert destination.seen == [first.id] * 3 + [middle.id], "the second one is tried once"
     assert shipper.ship_pending().complete
-    assert spool.counts().delivered == 2
-    assert destination.seen[3:] == [first.id, second.id]
+    assert spool.counts().delivered == 3
+    assert destination.seen[4:] == [first.id, middle.id, last.id]
 
 
-def test_destination_fault_is_not_tried_again_and_ends_the_round(spool, root):
-    bundles = [add_bundle(spool, time_ms=NOON + i) for i in range(3)]
-    destination = FaultyDestination(root, None, DestinationFault("denied", "allow it"))
+def test_store_that_refuses_everything_is_asked_twice_a_round(spool, root):
+    bundles = [add_bundle(spool, time_ms=NOON + i) for i in range(4)]
+    denied = DestinationFault("denied", "allow it")
+    destination = FaultyDestination(root, None, denied, denied)
     summary = make_shipper(spool, destination).ship_pending()
-    assert destination.seen == [bundle.id for bundle in bundles[:2]]
+    assert destination.seen == [bundles[i].id for i in (0, 1, 2)]
     assert [outcome.bundle_id for outcome in summary.shipped] == [bundles[0].id]
-    assert (summary.fault.remedy, summary.left) == ("allow it", 2)
+    assert (summary.fault.remedy, summary.left, summary.passed_over) == ("allow it", 3, ())
+
+
+class Picky(FaultyDestination):
+    """Refuses some bundles for ever."""
+
+    refused = ()
+
+    def deliver(self, delivery):
+        self.seen.append(delivery.id)
+        if delivery.id in self.refused:
+            raise DestinationFault("too large", "allow more")
+        self._directory.deliver(delivery)
+
+
+@pytest.mark.parametrize("refused", [[0], [1], [5], [0, 2, 4]])
+def test_bundle_that_the_store_refuses_does_not_hold_the_others_back(spool, root, refused):
+    bundles = [add_bundle(spool, time_ms=NOON + i) for i in range(6)]
+    destination = Picky(root)
+    destination.refused = [bundles[i].id for i in refused]
+    summary = make_shipper(spool, destination).ship_pending()
+    assert (spool.counts().delivered, summary.left) == (6 - len(refused), len(refused))
+    if refused != [5]:  # the last one leaves nothing to tell whom it concerns
+        assert summary.fault is None
+        assert [note.bundle for note in summary.notes()] == destination.refused
+    assert summary.notes()[0].remedy == "allow more"
+
+
+def test_many_refused_bundles_do_not_hide_the_others_for_ever(spool, root):
+    bundles = [add_bundle(spool, time_ms=NOON + i) for i in range(12)]
+    destination = Picky(root)
+    shipper = make_shipper(spool, destination)
+    destination.refused = [bundle.id for bundle in bundles]
+    for _ in range(3):
+        before = len(destination.seen)
+        assert shipper.ship_pending().left == 12
+        assert len(destination.seen) == before + 2
+    destination.refused = [bundle.id for bundle in bundles if bundle not in bundles[3:6]]
+    for _ in range(12):
+        summary = shipper.ship_pending()
+    assert summary.left == 9
+    assert spool.counts().delivered == 3
 
 
 def test_bad_bundle_does_not_hold_the_others_back(spool, root):
@@ -112,8 +145,8 @@ def test_bad_bundle_does_not_hold_the_others_back(spool, root):
     good = add_bundle(spool, time_ms=NOON + 1)
     summary = make_shipper(spool, DirectoryBucket(root)).ship_pending()
     assert [outcome.bundle_id for outcome in summary.shipped] == [good.id]
-    assert [outcome.bundle_id for outcome in summary.bad] == [bad.id]
-    assert isinstance(summary.bad[0].fault, BundleFault)
+    assert [outcome.bundle_id for outcome in summary.passed_over] == [bad.id]
+    assert isinstance(summary.passed_over[0].fault, BundleFault)
     assert (summary.left, summary.complete, summary.fault) == (1, False, None)
     assert bad.archive.exists()
     assert bad.done.exists()
@@ -123,9 +156,30 @@ def test_bad_bundle_is_read_again_only_when_it_changes(spool, root):
     bad = corrupt(add_bundle(spool))
     destination = FaultyDestination(root)
     shipper = make_shipper(spool, destination)
-    assert [len(shipper.ship_pending().bad) for _ in range(3)] == [1, 1, 1]
+    assert [len(shipper.ship_pending().passed_over) for _ in range(3)] == [1, 1, 1]
     assert len(destination.seen) == 1
     bad.archive.write_bytes(b"evidence")
+    assert shipper.ship_pending().complete
+
+
+def test_verdict_on_a_bundle_goes_with_the_bundle(spool, root):
+    bad = corrupt(add_bundle(spool))
+    shipper = make_shipper(spool, DirectoryBucket(root))
+    verdict = weakref.ref(shipper.ship_pending().passed_over[0])
+    gc.collect()
+    assert verdict() is not None
+    spool.remove(bad, {"id": bad.id})
+    shipper.ship_pending()
+    gc.collect()
+    assert verdict() is None
+
+
+def test_bundle_that_the_host_could_not_read_is_tried_again(spool, root):
+    add_bundle(spool)
+    destination = FaultyDestination(root, HostFault("too many open files"))
+    shipper = make_shipper(spool, destination)
+    summary = shipper.ship_pending()
+    assert (summary.fault.message, summary.left) == ("too many open files", 1)
     assert shipper.ship_pending().complete
 
 
@@ -161,6 +215,24 @@ def test_receipt_that_cannot_be_written_is_the_hosts_fault(spool, root):
     assert make_shipper(spool, DirectoryBucket(root)).ship_pending().complete
 
 
+def test_bundle_without_its_receipt_is_not_delivered_again_and_holds_nothing_back(spool, root):
+    first, second = (add_bundle(spool, time_ms=NOON + i) for i in range(2))
+    spool.path(first.id, ".shipped").mkdir()
+    destination = FaultyDestination(root, NetworkFault("lost"))
+    shipper = make_shipper(spool, destination)
+    for _ in range(2):
+        summary = shipper.ship_pending()
+        assert isinstance(summary.fault, HostFault)
+        assert summary.left == 1
+    assert spool.path(second.id, ".shipped").exists()
+    spool.path(first.id, ".shipped").rmdir()
+    summary = shipper.ship_pending()
+    assert summary.complete
+    assert [outcome.bundle_id for outcome in summary.shipped] == [first.id]
+    assert destination.seen == [first.id, first.id, second.id]
+    assert json.loads(spool.path(first.id, ".shipped").read_bytes())["attempts"] == 2
+
+
 def test_hostile_names_in_the_spool_are_left_alone(spool, root, tmp_path):
     outside = tmp_path / "outside"
     outside.write_bytes(b"secret")
@@ -189,47 +261,16 @@ def test_stop_leaves_the_rest_pending(spool, root):
     assert summary.left == 2
 
 
-def test_stop_ends_the_pause_between_attempts(spool, root):
+def test_stop_ends_the_pause_between_attempts_and_the_attempts(spool, root):
     add_bundle(spool)
     stop = StopSignal()
-
-    class StopsOnFirst(FaultyDestination):
-        def deliver(self, delivery):
-            stop.set()
-            super().deliver(delivery)
-
     day = RetryConfig(attempts=1000, initial_wait_sec=86_400, max_wait_sec=86_400)
-    destination = StopsOnFirst(root, *[NetworkFault("lost")] * 1000)
-    summary = make_shipper(spool, destination, stop=stop, retry=day).ship_pending()
+    destination = FaultyDestination(root, *[NetworkFault("lost")] * 1000)
+    shipper = make_shipper(spool, destination, stop=stop, retry=day)
+    with ThreadPoolExecutor() as pool:
+        summary = pool.submit(shipper.ship_pending)
+        wait_for(lambda: destination.seen, "the first attempt")
+        stop.set()
+        summary = summary.result(timeout=60)
     assert len(destination.seen) == 1
     assert (summary.left, summary.fault.message) == (1, "lost")
-
-
-def test_fault_is_noted_while_it_lasts(spool, root):
-    add_bundle(spool)
-    destination = FaultyDestination(root, *[DestinationFault("denied", "allow it")] * 2)
-    shipper, state = make_shipper(spool, destination), StateFile(spool.batches)
-    shipper.ship_pending()
-    (note,) = state.read()
-    assert (note.kind, note.message, note.remedy) == ("destination", "denied", "allow it")
-    written = (spool.batches / STATE_FILE).stat().st_ino
-    shipper.ship_pending()
-    assert (spool.batches / STATE_FILE).stat().st_ino == written
-    shipper.ship_pending()
-    assert state.read() == []
-
-
-@pytest.mark.parametrize("content", [b"", b"[]", b'{"faults": [1]}', b'{"faults": [{}]}', b"\xff"])
-def test_spoiled_note_is_replaced(spool, root, content):
-    (spool.batches / STATE_FILE).write_bytes(content)
-    corrupt(add_bundle(spool))
-    make_shipper(spool, DirectoryBucket(root)).ship_pending()
-    assert [note.kind for note in StateFile(spool.batches).read()] == ["bundle"]
-
-
-def test_note_that_cannot_be_written_stops_nothing(spool, root):
-    (spool.batches / STATE_FILE).mkdir()
-    add_bundle(spool, time_ms=NOON)
-    corrupt(add_bundle(spool, time_ms=NOON + 1))
-    summary = make_shipper(spool, DirectoryBucket(root)).ship_pending()
-    assert (len(summary.shipped), len(summary.bad)) == (1, 1)

@@ -1,0 +1,91 @@
+"""One shipper per spool."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from pathlib import Path
+
+from agent.storage.durable_file import TEMPORARY_SUFFIX
+from agent.storage.spool import SHIPPED
+from shipper.faults import HostFault
+from shipper.shipper_state import STATE_FILE
+
+_LEFTOVERS = (f".*{SHIPPED}.*{TEMPORARY_SUFFIX}", f".{STATE_FILE}.*{TEMPORARY_SUFFIX}")
+
+
+class SpoolLock:
+    """Holds ``directory`` (the spool's ``batches``) against other shippers, until it is left.
+
+    The lock is on the directory itself: there is no file that could belong to the wrong user.
+    Entering, or `take`, raises HostFault while another shipper has it. One thread.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._descriptor = -1
+
+    def __enter__(self) -> SpoolLock:
+        self.take()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._release()
+
+    def take(self) -> None:
+        """Hold whatever directory has the name now; what a killed shipper left in it goes.
+
+        A directory that cannot be opened is left to whoever lists it.
+        """
+        try:
+            descriptor = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError:
+            return
+        if self._descriptor >= 0 and os.path.sameopenfile(self._descriptor, descriptor):
+            os.close(descriptor)
+            return
+        self._release()
+        self._descriptor = descriptor
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            fault = _refused(self._directory, descriptor, error)
+            self._release()
+            raise fault from error
+        _clear_leftovers(self._directory)
+
+    def _release(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+
+def _refused(directory: Path, descriptor: int, error: OSError) -> HostFault:
+    if isinstance(error, BlockingIOError):
+        return HostFault(
+            f"{_holder(descriptor)} ships {directory.parent} already",
+            "let it finish, or stop it (the service: systemctl stop aod-shipper)",
+        )
+    return HostFault(
+        f"{directory} cannot be locked: {error.strerror}", "keep the spool on a local file system"
+    )
+
+
+def _holder(descriptor: int) -> str:
+    """Who has the lock on the file behind ``descriptor``, as far as the kernel tells this user."""
+    status = os.fstat(descriptor)
+    device = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}"
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/locks").read_text().splitlines():
+            kind, _, _, process, file = line.split()[1:6]
+            if (kind, file) == ("FLOCK", f"{device}:{status.st_ino}"):
+                return f"process {process}"
+    return "another aod-shipper"
+
+
+def _clear_leftovers(directory: Path) -> None:
+    for pattern in _LEFTOVERS:
+        for leftover in directory.glob(pattern):
+            with contextlib.suppress(OSError):  # another user's, or gone
+                leftover.unlink()
