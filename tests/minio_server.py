@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import functools
 import os
 import secrets
@@ -25,6 +24,8 @@ from typing import Any
 import boto3
 from botocore.config import Config
 
+from tests.cache import cache_directory, exclusive_lock
+
 VERSION = "v0.0.0-20260212201848-7aac2a2c5b7c"
 BUILD_TIMEOUT_SEC = 1800
 START_TIMEOUT_SEC = 60
@@ -34,11 +35,6 @@ class MinioUnavailableError(Exception):
     """There is no MinIO here and none could be built; the message says why."""
 
 
-def cache_directory() -> Path:
-    """Where built tools stay between runs, outside the checkout."""
-    return Path(os.environ.get("AOD_CACHE") or Path.home() / ".cache" / "aod-fleet")
-
-
 def find_minio() -> Path:
     """The server's binary: from PATH, from the cache, else built into the cache."""
     if found := shutil.which("minio"):
@@ -46,8 +42,7 @@ def find_minio() -> Path:
     binary = cache_directory() / "bin" / "minio"
     if not binary.exists():
         binary.parent.mkdir(parents=True, exist_ok=True)
-        with (cache_directory() / "minio.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with exclusive_lock(cache_directory() / "minio.lock"):
             if not binary.exists():  # another run may have built it meanwhile
                 _build(binary)
     return binary

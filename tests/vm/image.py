@@ -1,7 +1,6 @@
 """Builds and caches the guest's disk image: `python -m tests.vm.image --kernel 6.1`."""
 
 import argparse
-import fcntl
 import hashlib
 import io
 import os
@@ -9,11 +8,10 @@ import shutil
 import subprocess
 import tarfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.cache import cache_directory, exclusive_lock
 from tests.vm import recipe
 
 DISK_SIZE = "6G"
@@ -62,13 +60,6 @@ class Image:
         return self.directory / "ssh_key"
 
 
-def cache_directory() -> Path:
-    """Where everything slow to make is kept, outside the checkout."""
-    directory = Path(os.environ.get("AOD_CACHE") or "~/.cache/aod-fleet").expanduser()
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return directory
-
-
 def require_host_tools() -> None:
     """Raises LabUnavailableError unless this host can build and boot images."""
     missing = sorted({pkg for tool, pkg in HOST_TOOLS.items() if shutil.which(tool) is None})
@@ -102,14 +93,6 @@ def image_for(kernel: str) -> Image:
             finally:
                 shutil.rmtree(partial, ignore_errors=True)
     return image
-
-
-@contextmanager
-def exclusive_lock(path: Path) -> Iterator[None]:
-    """Held by one process at a time; the kernel releases it when that process dies."""
-    with path.open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def _recipe_hash() -> str:

@@ -14,7 +14,7 @@ from email.message import Message
 from email.parser import BytesHeaderParser
 from pathlib import Path
 
-from tests.vm.image import cache_directory, exclusive_lock
+from tests.cache import cache_directory, exclusive_lock
 from tests.vm.machine import STRICT_BASH, VirtualMachine
 
 PROJECT = Path(__file__).parents[2]
