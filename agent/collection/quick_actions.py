@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
+
+from agent.cifs.mounts import cifs_mount_points
 
 Argv = tuple[str, ...]
 
@@ -15,7 +16,6 @@ Argv = tuple[str, ...]
 LEAD_SEC = 60
 SYSLOG_LINES = 500
 MAX_MOUNTS = 8
-CIFS_TYPES = frozenset({"cifs", "smb3"})
 
 
 class Kind(Enum):
@@ -80,20 +80,6 @@ class ActionResult:
     stderr_tail: str = ""
     duration_sec: float = 0.0
     bytes: int = 0
-
-
-def cifs_mount_points(mountinfo: str) -> list[str]:
-    """Mount points of SMB file systems in the text of /proc/<pid>/mountinfo, each once."""
-    points = []
-    for line in mountinfo.splitlines():
-        before, separator, after = line.partition(" - ")
-        if separator and after.split(" ", 1)[0] in CIFS_TYPES:
-            points.append(re.sub(r"\\([0-7]{3})", _unescape, before.split(" ")[4]))
-    return list(dict.fromkeys(points))
-
-
-def _unescape(match: re.Match[str]) -> str:
-    return chr(int(match[1], 8))
 
 
 def _proc_file(*parts: str) -> Callable[[Scene], list[Argv]]:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import os
-import resource
 import signal
 import subprocess
 import tempfile
@@ -13,22 +11,18 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import IO, TypeAlias
 
+from agent.children import signal_group, start_child
 from agent.storage.durable_file import create_exclusive
 
-PR_SET_PDEATHSIG = 1
 STDERR_TAIL = 4096
 # A killed child is gone at once; one that the kernel holds is not worth a longer wait.
 REAP_SEC = 0.2
 
 # Once it is done, commands are ended as if their time were over.
 Halt: TypeAlias = "asyncio.Future[None]"
-
-# Bound before any fork: the child may call it, but not look it up.
-_prctl = ctypes.CDLL(None, use_errno=True).prctl
 
 
 @dataclass(frozen=True)
@@ -77,7 +71,7 @@ async def run_command(
         os.fdopen(create_exclusive(output), "wb") as file,
     ):
         try:
-            child = _start(argv, file, errors, limits.max_bytes)
+            child = start_child(argv, file, errors, limits.max_bytes)
         except FileNotFoundError:
             output.unlink()
             return CommandResult(tuple(argv), found=False)
@@ -99,47 +93,21 @@ async def run_command(
         )
 
 
-def _start(
-    argv: Sequence[str], file: IO[bytes], errors: IO[bytes], max_bytes: int
-) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        list(argv),
-        stdin=subprocess.DEVNULL,
-        stdout=file,
-        stderr=errors,
-        cwd="/",
-        env={"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"},
-        start_new_session=True,
-        # SIGXFSZ stays ignored as Python has it: at the size limit the child sees EFBIG,
-        # instead of dumping core.
-        restore_signals=False,
-        preexec_fn=partial(_restrain, os.getpid(), max_bytes),  # noqa: PLW1509
-    )
-
-
-def _restrain(parent: int, max_bytes: int) -> None:
-    """In the child, before exec: die with the parent, write no more than ``max_bytes``."""
-    _prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:  # the parent died before the request was made
-        os._exit(1)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (max_bytes, max_bytes))
-
-
 async def _supervise(child: subprocess.Popen[bytes], limits: Limits, halt: Halt | None) -> bool:
     """Wait for the child, end it when its time is over or at a halt; whether it ended by itself."""
     try:
         with _pidfd(child) as pidfd:
             in_time = await _exits_within(pidfd, limits.timeout_sec, halt)
             if not in_time:
-                _signal_group(child, signal.SIGTERM)
+                signal_group(child, signal.SIGTERM)
                 await _exits_within(pidfd, limits.grace_sec)
-                _signal_group(child, signal.SIGKILL)
+                signal_group(child, signal.SIGKILL)
                 await _exits_within(pidfd, limits.grace_sec)
             return in_time
     finally:
         # For a cancellation, and for what the child left running. It is not reaped yet,
         # so its number cannot be somebody else's by now.
-        _signal_group(child, signal.SIGKILL)
+        signal_group(child, signal.SIGKILL)
         with suppress(subprocess.TimeoutExpired):
             child.wait(REAP_SEC)
 
@@ -160,11 +128,6 @@ async def _exits_within(pidfd: int, seconds: float, halt: Halt | None = None) ->
         return exited.done()
     finally:
         loop.remove_reader(pidfd)
-
-
-def _signal_group(child: subprocess.Popen[bytes], number: signal.Signals) -> None:
-    with suppress(ProcessLookupError, PermissionError):  # gone, or it took another user's rights
-        os.killpg(child.pid, number)
 
 
 @contextmanager

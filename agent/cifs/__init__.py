@@ -1,0 +1,1 @@
+"""What the kernel's SMB client says about its servers, sessions, shares and pending commands."""
