@@ -10,10 +10,17 @@ COMMANDS = 32
 BUCKETS = 64
 ERRNOS = 512
 INFLIGHT_SLOTS = 16_384
+TICKS = 1_024
+TICK_SHIFT = 27
+CONNECTIONS = 64
 TASK_LENGTH = 16
+HOSTNAME_LENGTH = 56
 
 TOOL_SMBSLOWER = 1
 TOOL_SMBIOSNOOP = 2
+TOOL_RECONNECT = 4
+TOOL_BELL = 8
+NO_COMMAND = 0xFFFF
 
 EVENT = np.dtype(
     [
@@ -47,7 +54,14 @@ INFLIGHT = np.dtype(
     ]
 )
 
-SETTINGS = np.dtype([("slow_ns", np.uint64, (COMMANDS,)), ("error_tracked", np.uint8, (ERRNOS,))])
+SETTINGS = np.dtype(
+    [
+        ("slow_ns", np.uint64, (COMMANDS,)),
+        ("error_tracked", np.uint8, (ERRNOS,)),
+        ("reconnects", np.uint32),
+        ("bell", np.uint32),
+    ]
+)
 HISTOGRAM = np.dtype([("bucket", np.uint64, (BUCKETS,))])
 COUNTERS = np.dtype(
     [
@@ -57,6 +71,8 @@ COUNTERS = np.dtype(
         ("collisions", np.uint64),
     ]
 )
+ACTIVITY = np.dtype([("tick", np.uint64), ("commands", np.uint32, (COMMANDS,))])
+CONNECTION = np.dtype([("conn_id", np.uint64), ("hostname", f"S{HOSTNAME_LENGTH}")])
 
 STRUCTS: Mapping[str, np.dtype[np.void]] = {
     "smb_event": EVENT,
@@ -64,6 +80,8 @@ STRUCTS: Mapping[str, np.dtype[np.void]] = {
     "smb_settings": SETTINGS,
     "smb_histogram": HISTOGRAM,
     "smb_counters": COUNTERS,
+    "smb_activity": ACTIVITY,
+    "smb_connection": CONNECTION,
 }
 
 Layout = dict[str, dict[str, int]]

@@ -26,13 +26,13 @@ from types import ModuleType
 from bpf.headers import HeaderPlaces, KernelHeaders, find_headers
 from bpf.load_fault import LoadFault
 from bpf.preflight import (
-    compound_obstacle,
     import_bcc,
+    obstacle,
     require_architecture,
     require_rights,
     require_tracepoints,
 )
-from bpf.probe_set import CIFS, ProbeSet
+from bpf.probe_set import CIFS, LOSSES, ProbeSet
 from bpf.program import Program
 
 EXIT_FAULT = 3
@@ -71,22 +71,24 @@ def load(
     bcc = import_bcc()
     require_tracepoints(probes.tracepoints)
     headers = find_headers(places)
-    obstacle = compound_obstacle(probes.compound) if probes.compound else "not asked for"
-    program = Program(bcc, probes, headers, ring_pages, with_compound=not obstacle)
+    obstacles = dict.fromkeys(LOSSES, "not asked for")
+    obstacles.update({probe.name: obstacle(probe) for probe in probes.optional})
+    optional = [probe for probe in probes.optional if not obstacles[probe.name]]
+    program = Program(bcc, probes, headers, ring_pages, optional)
     parts = DescriptorList()
     for name, descriptor in program.maps().items():
         parts.add_map(name, descriptor)
     for point in probes.tracepoints:
-        parts.add_probe(point.function, *program.attach_tracepoint(point))
-    if probes.compound and not obstacle:
+        parts.add_probe(point.function, *program.attach(point))
+    for probe in optional:
         try:
-            parts.add_probe(probes.compound.function, *program.attach_kprobe(probes.compound))
+            parts.add_probe(probe.target.function, *program.attach(probe.target))
         except LoadFault as fault:
-            obstacle = fault.message
+            obstacles[probe.name] = fault.message
     return {
         "layout": program.layout(),
         **parts.message(),
-        **_description(bcc, headers, obstacle),
+        **_description(bcc, headers, obstacles),
     }, parts.descriptors
 
 
@@ -129,18 +131,20 @@ def map_facts(descriptor: int) -> dict[str, int]:
     return {name: int(value) for name, value in pairs if value.strip().isdecimal()}
 
 
-def _description(bcc: ModuleType, headers: KernelHeaders, obstacle: str) -> dict[str, object]:
+def _description(
+    bcc: ModuleType, headers: KernelHeaders, obstacles: dict[str, str]
+) -> dict[str, object]:
+    """``obstacles``: by optional probe, why it is not attached, or empty."""
     release = platform.release()
     missing = []
     if headers.kind == "installed":
         missing.append(f"headers of kernel {release}; compiled with those in {headers.path}")
-    if obstacle:
-        missing.append(f"is_compounded is always 0: {obstacle}")
+    missing += [f"{LOSSES[name]}: {reason}" for name, reason in obstacles.items() if reason]
     return {
         "kernel": release,
         "bcc": str(bcc.__version__),
         "headers": {"kind": headers.kind, "path": str(headers.path)},
-        "compound": {"attached": not obstacle, "reason": obstacle},
+        **{name: {"attached": not why, "reason": why} for name, why in obstacles.items()},
         "missing": missing,
     }
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import ModuleType
 
 from bpf.load_fault import LoadFault
-from bpf.probe_set import CompoundProbe, Tracepoint
+from bpf.probe_set import KernelFunction, OptionalProbe, Tracepoint
 
 TRACEFS_PLACES = (Path("/sys/kernel/tracing"), Path("/sys/kernel/debug/tracing"))
 CAP_SYS_MODULE, CAP_SYS_ADMIN, CAP_PERFMON, CAP_BPF = 16, 21, 38, 39
@@ -69,7 +69,7 @@ def require_tracepoints(
     tracepoints: Iterable[Tracepoint], places: Iterable[Path] = TRACEFS_PLACES
 ) -> None:
     """Raise `LoadFault` (no_tracefs, no_cifs) unless the kernel has every one of them now."""
-    events = next((place / "events" for place in places if _is_there(place / "events")), None)
+    events = _events_directory(places)
     if events is None:
         raise LoadFault(
             "no_tracefs",
@@ -87,21 +87,45 @@ def require_tracepoints(
         )
 
 
-def _is_there(directory: Path) -> bool:
-    """Also false, unlike with `Path.is_dir`, when the directories above may not be entered."""
-    return os.path.isdir(directory)  # noqa: PTH112
+def obstacle(probe: OptionalProbe) -> str:
+    """Why ``probe`` cannot be attached; empty when nothing is known to be in its way."""
+    if isinstance(probe.target, Tracepoint):
+        return tracepoint_obstacle(probe.target, probe.fields)
+    return function_obstacle(probe.target)
 
 
-def compound_obstacle(
-    probe: CompoundProbe,
+def tracepoint_obstacle(
+    point: Tracepoint, fields: Iterable[str], places: Iterable[Path] = TRACEFS_PLACES
+) -> str:
+    """Why a source that reads ``fields`` of ``point`` would not compile, or cannot be attached."""
+    events = _events_directory(places)
+    name = f"{point.category}:{point.event}"
+    if events is None or not _is_there(events / point.category / point.event):
+        return f"the kernel has no tracepoint {name}"
+    lines = (events / point.category / point.event / "format").read_text().splitlines()
+    declared = [" " + line.partition("field:")[2].partition(";")[0] for line in lines]
+    missing = [field for field in fields if not any(d.endswith(f" {field}") for d in declared)]
+    return f"tracepoint {name} has no {', '.join(missing)}" if missing else ""
+
+
+def function_obstacle(
+    target: KernelFunction,
     symbols: Path = Path("/proc/kallsyms"),
     kprobes: Path = Path("/sys/bus/event_source/devices/kprobe"),
 ) -> str:
-    """Why ``probe`` cannot be attached; empty when nothing is known to be in its way."""
+    """Why ``target`` cannot be probed."""
     if not kprobes.exists():
         return "this kernel has no kprobes"
-    wanted = probe.kernel_function
     with symbols.open() as lines:
-        if not any(line.split(maxsplit=3)[2] == wanted for line in lines):
-            return f"the kernel has no function {wanted} that can be probed"
+        if not any(line.split(maxsplit=3)[2] == target.name for line in lines):
+            return f"the kernel has no function {target.name} that can be probed"
     return ""
+
+
+def _events_directory(places: Iterable[Path]) -> Path | None:
+    return next((place / "events" for place in places if _is_there(place / "events")), None)
+
+
+def _is_there(directory: Path) -> bool:
+    """Also false, unlike with `Path.is_dir`, when the directories above may not be entered."""
+    return os.path.isdir(directory)  # noqa: PTH112

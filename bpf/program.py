@@ -8,20 +8,31 @@ from __future__ import annotations
 
 import ctypes
 import os
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import ModuleType
 
 from bpf.headers import KernelHeaders
 from bpf.load_fault import LoadFault
-from bpf.probe_set import CompoundProbe, ProbeSet, Tracepoint
+from bpf.probe_set import KernelFunction, OptionalProbe, ProbeSet, Tracepoint
 
-MAP_NAMES = ("events", "inflight", "settings", "histograms", "counters")
+MAP_NAMES = (
+    "events",
+    "inflight",
+    "settings",
+    "histograms",
+    "counters",
+    "activity",
+    "connections",
+)
 STRUCT_TABLES = {
     "smb_event": "event_layout",
     "smb_inflight": "inflight",
     "smb_settings": "settings",
     "smb_histogram": "histograms",
     "smb_counters": "counters",
+    "smb_activity": "activity",
+    "smb_connection": "connections",
 }
 NOISE_LIMIT = 4_000
 LINE_LIMIT = 200
@@ -36,21 +47,23 @@ class Program:
         probes: ProbeSet,
         headers: KernelHeaders,
         ring_pages: int,
-        with_compound: bool,
+        optional: Sequence[OptionalProbe],
     ) -> None:
-        """Compile; raises `LoadFault` (compile, maps)."""
+        """Compile, with those of ``probes``'s optional ones; raises `LoadFault` (compile, maps)."""
         self._bcc = bcc
         self._bpf_library = bcc.libbcc.lib
         headers.select()
         flags = [
             f"-I{probes.include}",
             f"-DAOD_RING_PAGES={ring_pages}",
-            *(["-DAOD_COMPOUND"] if with_compound else []),
+            *(flag for probe in optional for flag in probe.flags),
             *probes.flags,
             *headers.flags,
         ]
         try:
-            self._bpf = bcc.BPF(text=_source(probes, with_compound), cflags=flags)
+            self._bpf = bcc.BPF(
+                text=_source([*probes.sources, *(probe.source for probe in optional)]), cflags=flags
+            )
         except Exception as error:  # bcc raises nothing more precise
             raise _compile_fault(error, headers) from error
 
@@ -62,20 +75,24 @@ class Program:
         """File descriptors of the maps the agent reads."""
         return {name: int(self._bpf[name].map_fd) for name in MAP_NAMES}
 
-    def attach_tracepoint(self, point: Tracepoint) -> tuple[int, int]:
+    def attach(self, target: Tracepoint | KernelFunction) -> tuple[int, int]:
         """(program, link); raises `LoadFault` (verifier, attach)."""
+        if isinstance(target, Tracepoint):
+            return self._attach_tracepoint(target)
+        return self._attach_kprobe(target)
+
+    def _attach_tracepoint(self, point: Tracepoint) -> tuple[int, int]:
         program = self._load(point.function, self._bcc.BPF.TRACEPOINT)
         link = self._bpf_library.bpf_attach_tracepoint(
             program, point.category.encode(), point.event.encode()
         )
         return program, self._attached(link, f"tracepoint {point.category}:{point.event}")
 
-    def attach_kprobe(self, probe: CompoundProbe) -> tuple[int, int]:
-        """(program, link); raises `LoadFault` (verifier, attach)."""
-        program = self._load(probe.function, self._bcc.BPF.KPROBE)
-        target = probe.kernel_function.encode()
-        link = self._bpf_library.bpf_attach_kprobe(program, 0, b"p_" + target, target, 0, 0)
-        return program, self._attached(link, f"kernel function {probe.kernel_function}")
+    def _attach_kprobe(self, target: KernelFunction) -> tuple[int, int]:
+        program = self._load(target.function, self._bcc.BPF.KPROBE)
+        name = target.name.encode()
+        link = self._bpf_library.bpf_attach_kprobe(program, 0, b"p_" + name, name, 0, 0)
+        return program, self._attached(link, f"kernel function {target.name}")
 
     def _struct_layout(self, table: str) -> dict[str, int]:
         """bcc writes the compiler's paddings into a leaf's type as members of their own."""
@@ -106,10 +123,8 @@ class Program:
         return link
 
 
-def _source(probes: ProbeSet, with_compound: bool) -> str:
+def _source(parts: Iterable[Path]) -> str:
     """bcc rewrites only its main file, so the sources become one text."""
-    optional = [probes.compound.source] if probes.compound and with_compound else []
-    parts = (*probes.sources, *optional)
     return "\n".join(f'#line 1 "{part.name}"\n{part.read_text()}' for part in parts)
 
 

@@ -2,13 +2,10 @@
  *
  * The core of the kernel program: what happens when an SMB2 command starts and ends. The probes
  * that call it stand in files of their own, so that tests can drive the same code on a machine
- * without cifs. bcc compiles this file and the probes' as one text.
+ * without cifs.
  *
- * AOD_RING_PAGES: size of the ring, a power of two. AOD_COMPOUND: defined when a probe calls
- * compound_started().
+ * AOD_COMPOUND: defined when a probe calls compound_started().
  */
-#include "smb.h"
-
 #define STATUS_MORE_PROCESSING_REQUIRED 0xC0000016
 #define STATUS_SEVERITY_ERROR 3
 #define SMB2_SESSION_SETUP 1
@@ -17,15 +14,6 @@
 #define MOST_COMPOUND_MEMBERS 16
 #define COMPOUND_SLOTS 1024
 #define SESSION_MIXER 0x9E3779B97F4A7C15ULL /* odd: 2^64 divided by the golden ratio */
-
-BPF_RINGBUF_OUTPUT(events, AOD_RING_PAGES);
-BPF_F_TABLE("array", u32, struct smb_inflight, inflight, AOD_INFLIGHT_SLOTS, BPF_F_MMAPABLE);
-BPF_F_TABLE("array", u32, struct smb_settings, settings, 1, BPF_F_MMAPABLE);
-BPF_F_TABLE("array", u32, struct smb_histogram, histograms, AOD_COMMANDS, BPF_F_MMAPABLE);
-BPF_F_TABLE("array", u32, struct smb_counters, counters, 1, BPF_F_MMAPABLE);
-
-/* Never used: lets the loader see how the compiler laid the record out. */
-BPF_ARRAY(event_layout, struct smb_event, 1);
 
 #ifdef AOD_COMPOUND
 /* Direct-mapped by thread: cheaper than a hash map; a thread pushed out only loses its mark. */
@@ -71,13 +59,6 @@ static __always_inline u8 is_compound_member(void)
 }
 #endif
 
-static __always_inline struct smb_counters *all_counters(void)
-{
-	u32 first = 0;
-
-	return counters.lookup(&first);
-}
-
 /* Commands of one session take neighbouring slots, so they meet only a table's length apart. */
 static __always_inline struct smb_inflight *slot_of(u64 session_id, u64 mid)
 {
@@ -122,11 +103,28 @@ static __always_inline void count_latency(u32 row, u64 latency_ns)
 		__sync_fetch_and_add(&histogram->bucket[within(bucket, AOD_BUCKETS)], 1);
 }
 
+/* While a tick begins, CPUs may clear each other's first few counts. */
+static __always_inline void count_activity(u32 row, u64 now_ns)
+{
+	u64 tick = now_ns >> AOD_TICK_SHIFT;
+	u32 index = tick & (AOD_TICKS - 1);
+	struct smb_activity *slot = activity.lookup(&index);
+
+	if (!slot)
+		return;
+	if (slot->tick != tick) {
+		__builtin_memset(slot->commands, 0, sizeof(slot->commands));
+		barrier(); /* whoever sees the tick sees its own counts */
+		slot->tick = tick;
+	}
+	__sync_fetch_and_add(&slot->commands[within(row, AOD_COMMANDS)], 1);
+}
+
 /* AOD_TOOL_* bits: who wants to know about this command. */
 static __always_inline u8 interested_tools(u32 row, u64 latency_ns, s32 retval)
 {
-	u32 first = 0, error = retval < 0 ? -retval : 0;
-	struct smb_settings *wanted = settings.lookup(&first);
+	u32 error = retval < 0 ? -retval : 0;
+	struct smb_settings *wanted = all_settings();
 	u64 slow_ns;
 	u8 tools = 0;
 
@@ -142,22 +140,6 @@ static __always_inline u8 interested_tools(u32 row, u64 latency_ns, s32 retval)
 	return tools;
 }
 
-static __always_inline void report(struct smb_event *finished)
-{
-	struct smb_event *event = events.ringbuf_reserve(sizeof(*event));
-	struct smb_counters *count = all_counters();
-
-	if (!event) {
-		if (count)
-			__sync_fetch_and_add(&count->ring_full, 1);
-		return;
-	}
-	__builtin_memcpy(event, finished, sizeof(*event));
-	events.ringbuf_submit(event, 0);
-	if (count)
-		__sync_fetch_and_add(&count->events, 1);
-}
-
 /* An NTSTATUS may also be a warning ("there is more") or ask for the next leg of a set-up. */
 static __always_inline s32 failure_of(u32 status, s32 retval)
 {
@@ -167,14 +149,23 @@ static __always_inline s32 failure_of(u32 status, s32 retval)
 	return failed ? retval : 0;
 }
 
+/* Loads do not pass it, nor do stores: x86's smp_mb(), a locked instruction on the stack. */
+static __always_inline void full_barrier(void)
+{
+	u64 unused = 0;
+
+	__sync_fetch_and_add(&unused, 1);
+}
+
 static __always_inline void command_entered(u64 session_id, u32 tree_id, u64 mid, u16 command)
 {
 	struct smb_inflight *slot = slot_of(session_id, mid);
 	struct smb_counters *count = all_counters();
+	struct smb_settings *wanted = all_settings();
 	u64 process_and_thread = bpf_get_current_pid_tgid();
 
 	/* The kernel reports no end of an ECHO: it would look unanswered for ever. */
-	if (!slot || !count || command == SMB2_ECHO)
+	if (!slot || !count || !wanted || command == SMB2_ECHO)
 		return;
 	if (slot->start_ns) {
 		__sync_fetch_and_add(&count->collisions, 1);
@@ -191,6 +182,13 @@ static __always_inline void command_entered(u64 session_id, u32 tree_id, u64 mid
 	bpf_get_current_comm(&slot->task, sizeof(slot->task));
 	barrier(); /* whoever sees a start sees the whole slot */
 	slot->start_ns = bpf_ktime_get_ns();
+	/*
+	 * First the slot, then a look at the bell; the agent first arms the bell, then looks at the
+	 * slots. So one of the two sees the other, and no command is missed.
+	 */
+	full_barrier();
+	if (wanted->bell)
+		ring_the_bell(wanted);
 }
 
 /* retval: 0 or a negative errno. A second call for the same command only counts as unmatched. */
@@ -212,6 +210,7 @@ static __always_inline void command_finished(u64 session_id, u32 tree_id, u64 mi
 	event.metric_latency_ns = now_ns - slot->start_ns;
 	slot->start_ns = 0;
 	count_latency(row, event.metric_latency_ns);
+	count_activity(row, now_ns);
 	event.tool = interested_tools(row, event.metric_latency_ns, retval);
 	if (!event.tool)
 		return;

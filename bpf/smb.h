@@ -11,11 +11,24 @@
 #define AOD_BUCKETS 64           /* bucket b holds latencies in [2^(b-1), 2^b) ns */
 #define AOD_ERRNOS 512           /* tracked errno values; larger ones count as the last */
 #define AOD_INFLIGHT_SLOTS 16384 /* direct-mapped, a power of two */
+#define AOD_TICKS 1024           /* of activity; a power of two */
+#define AOD_TICK_SHIFT 27        /* a tick is 2^27 ns: 134 ms, so all ticks are 137 s */
+#define AOD_CONNECTIONS 64       /* direct-mapped, a power of two */
+#define AOD_HOSTNAME_LENGTH 56
 
 #define AOD_TOOL_SMBSLOWER 1  /* bit: slower than the command's threshold */
 #define AOD_TOOL_SMBIOSNOOP 2 /* bit: failed with a tracked errno */
+#define AOD_TOOL_RECONNECT 4  /* no command: a connection was lost */
+#define AOD_TOOL_BELL 8       /* no command: one entered while the bell was armed */
+#define AOD_NO_COMMAND 0xFFFF
 
-/* One slow or failed command. 64 bytes, so that ring header and record make 72. */
+/*
+ * One slow or failed command. 64 bytes, so that ring header and record make 72.
+ *
+ * With AOD_NO_COMMAND it is a lost connection (session_id: the connection's number, mid: its
+ * current one, task: the beginning of the server's name) or the bell, both with the time of it;
+ * what is not named here is 0 then.
+ */
 struct smb_event {
 	u64 cmd_end_time_ns; /* CLOCK_MONOTONIC */
 	u64 session_id;
@@ -49,10 +62,24 @@ struct smb_inflight {
 struct smb_settings {
 	u64 slow_ns[AOD_COMMANDS];     /* 0: never slow */
 	u8 error_tracked[AOD_ERRNOS]; /* 1: a failure with this errno is an event */
+	u32 reconnects;               /* 1: a lost connection is an event */
+	u32 bell;                     /* 1: the next command rings it, which makes it 0 again */
 };
 
 struct smb_histogram {
 	u64 bucket[AOD_BUCKETS];
+};
+
+/* Commands answered in one tick of CLOCK_MONOTONIC, however fast; slot: tick % AOD_TICKS. */
+struct smb_activity {
+	u64 tick; /* end time >> AOD_TICK_SHIFT; a slot of another tick says nothing about this one */
+	u32 commands[AOD_COMMANDS];
+};
+
+/* The server of a connection that was lost at least once; slot: conn_id % AOD_CONNECTIONS. */
+struct smb_connection {
+	u64 conn_id; /* as in DebugData; 0 marks an empty slot */
+	char hostname[AOD_HOSTNAME_LENGTH]; /* cut to fit, ends with a NUL */
 };
 
 struct smb_counters {

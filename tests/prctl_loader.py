@@ -8,7 +8,7 @@ from pathlib import Path
 
 from bpf.headers import HeaderPlaces
 from bpf.loader import main
-from bpf.probe_set import SOURCE_DIRECTORY, ProbeSet, Tracepoint
+from bpf.probe_set import CORE, SOURCE_DIRECTORY, ProbeSet, Tracepoint
 
 TEST_SOURCE = Path(__file__).parent / "integration" / "prctl_probes.c"
 
@@ -22,7 +22,7 @@ def run(arguments: list[str]) -> int:
     parser.add_argument("--no-headers", action="store_true")
     own, rest = parser.parse_known_args(arguments)
     probes = ProbeSet(
-        sources=(SOURCE_DIRECTORY / "smb.c", own.source),
+        sources=(*CORE, own.source),
         tracepoints=(Tracepoint("syscalls", own.event, "on_prctl"),),
         include=own.include,
         flags=("-DAOD_COMPOUND", f"-DTEST_OPTION={own.option}"),

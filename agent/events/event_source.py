@@ -12,6 +12,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from agent.configuration.settings_document import printable
+from agent.events.activity import no_activity
 from agent.events.flight_recorder import FlightRecorder
 from agent.kernel.probe import Probe
 from agent.kernel.ring_buffer import RingReader
@@ -24,7 +26,9 @@ DRAIN_LIMIT = 16_384
 class Snapshot:
     """A copy of what the source knows beside its events.
 
-    ``wall_offset_ns`` added to an event's time gives wall-clock time.
+    ``wall_offset_ns`` added to an event's time gives wall-clock time. ``activity`` is a table of
+    `abi.ACTIVITY`, for `agent.events.activity`. ``hosts`` has the server's name, printable, by the
+    number of a connection that was lost.
     """
 
     histograms: NDArray[np.uint64]
@@ -32,10 +36,12 @@ class Snapshot:
     counters: dict[str, int]
     wall_offset_ns: int
     source: dict[str, object] = field(default_factory=dict)
+    activity: NDArray[np.void] = field(default_factory=no_activity)
+    hosts: dict[int, str] = field(default_factory=dict)
 
 
 class EventSource(Protocol):
-    """One thread waits and drains; `wake` and `snapshot` may be called from any."""
+    """One thread waits and drains; the rest may be called from any, and after `close` too."""
 
     @property
     def finished(self) -> bool:
@@ -53,8 +59,26 @@ class EventSource(Protocol):
     def drain(self, recorder: FlightRecorder) -> int:
         """Move a batch of waiting events into ``recorder``; how many."""
 
-    def snapshot(self) -> Snapshot:
-        """Histograms, unanswered commands and counters as of now."""
+    def apply(self, settings: NDArray[np.void]) -> None:
+        """Let events through as ``settings`` (one `abi.SETTINGS`) says; its bell is ignored."""
+
+    def arm_bell(self) -> None:
+        """Let the next command that is sent put a record (`abi.TOOL_BELL`) among the events.
+
+        A command is missed neither by this bell nor by a `snapshot` that is taken after it.
+        """
+
+    def bell_armed(self) -> bool:
+        """Whether no command was sent since `arm_bell`; False once closed."""
+
+    def clock_ns(self) -> int:
+        """Now, by the clock of the events' times."""
+
+    def snapshot(self, at_ns: int | None = None) -> Snapshot:
+        """Histograms, unanswered commands, counters and activity as of now.
+
+        A source that can look back shows them as of ``at_ns`` of `clock_ns` instead.
+        """
 
     def close(self) -> None:
         """Release what the source holds; a second call does nothing."""
@@ -91,7 +115,26 @@ class KernelSource:
     def drain(self, recorder: FlightRecorder) -> int:
         return self._reader.drain(recorder.append, DRAIN_LIMIT)
 
-    def snapshot(self) -> Snapshot:
+    def apply(self, settings: NDArray[np.void]) -> None:
+        with self._lock:
+            if not self._closed:
+                for member in ("slow_ns", "error_tracked", "reconnects"):
+                    self._probe.settings[member] = settings[member]
+
+    def arm_bell(self) -> None:
+        # On x86-64 releasing the lock keeps the store before all later looks at the slots.
+        with self._lock:
+            if not self._closed:
+                self._probe.settings["bell"] = 1
+
+    def bell_armed(self) -> bool:
+        with self._lock:
+            return not self._closed and bool(self._probe.settings["bell"][0])
+
+    def clock_ns(self) -> int:
+        return time.monotonic_ns()
+
+    def snapshot(self, at_ns: int | None = None) -> Snapshot:
         with self._lock:
             if self._closed:
                 return empty_snapshot()
@@ -102,6 +145,8 @@ class KernelSource:
                 counters=self._counters(),
                 wall_offset_ns=time.time_ns() - time.monotonic_ns(),
                 source={"kind": "kernel", **self._probe.description},
+                activity=self._probe.activity.copy(),
+                hosts=self._hosts(),
             )
 
     def close(self) -> None:
@@ -117,6 +162,11 @@ class KernelSource:
     def _counters(self) -> dict[str, int]:
         counters = {name: int(self._probe.counters[name][0]) for name in abi.COUNTERS.names or ()}
         return {**counters, "bad_records": self._reader.bad_records}
+
+    def _hosts(self) -> dict[int, str]:
+        connections = self._probe.connections
+        lost = connections[connections["conn_id"] != 0]
+        return {int(c["conn_id"]): printable(c["hostname"].decode(errors="replace")) for c in lost}
 
 
 def empty_snapshot() -> Snapshot:

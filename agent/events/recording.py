@@ -27,8 +27,8 @@ def record_trace(
 
     Takes over ``probe`` and closes it. ``progress`` gets the count of events so far.
     """
-    probe.settings[:] = record_everything()
     source = KernelSource(probe)
+    source.apply(record_everything())
     recorder = FlightRecorder(BUFFER_EVENTS)
     lost = 0
     waker = threading.Thread(target=_wake_at_stop, args=(stop, source), daemon=True)

@@ -75,8 +75,20 @@ class TraceSource:
             recorder.append(batch.view(RAW_EVENT))
         return len(batch)
 
-    def snapshot(self) -> Snapshot:
-        reached = int(self._times[self._position - 1]) if self._position else self._first_ns
+    def apply(self, settings: NDArray[np.void]) -> None:
+        """Settled at the start."""
+
+    def arm_bell(self) -> None:
+        """No bell."""
+
+    def bell_armed(self) -> bool:
+        return False
+
+    def clock_ns(self) -> int:
+        return self._reached_ns()
+
+    def snapshot(self, at_ns: int | None = None) -> Snapshot:
+        reached = self._reached_ns()
         seen = self._trace.events[self._trace.events["cmd_end_time_ns"] <= reached]
         return Snapshot(
             histograms=histograms_of(seen),
@@ -88,6 +100,9 @@ class TraceSource:
 
     def close(self) -> None:
         """Nothing is held open."""
+
+    def _reached_ns(self) -> int:
+        return int(self._times[self._position - 1]) if self._position else self._first_ns
 
     def _due(self) -> int:
         if self._speed <= 0 or self._started is None:

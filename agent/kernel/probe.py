@@ -20,12 +20,14 @@ from bpf import abi
 
 __all__ = ["LoadStopped", "Probe", "ProbeFault", "load_probe"]
 
-DESCRIPTION = ("kernel", "headers", "bcc", "compound", "missing")
+DESCRIPTION = ("kernel", "headers", "bcc", "compound", "reconnect", "missing")
 MAPS = {
     "inflight": (abi.INFLIGHT, abi.INFLIGHT_SLOTS),
     "settings": (abi.SETTINGS, 1),
     "histograms": (abi.HISTOGRAM, abi.COMMANDS),
     "counters": (abi.COUNTERS, 1),
+    "activity": (abi.ACTIVITY, abi.TICKS),
+    "connections": (abi.CONNECTION, abi.CONNECTIONS),
 }
 
 
@@ -33,8 +35,9 @@ class Probe:
     """An attached kernel program. The arrays are the kernel's own memory, not copies.
 
     ``settings`` and ``counters`` have one element, ``inflight`` one per slot, ``histograms`` is
-    uint64 of shape (COMMANDS, BUCKETS). ``ring_consumer`` is the ring's writable first page,
-    ``ring_producer`` the page after it and twice the ``ring_size`` bytes of data, read-only.
+    uint64 of shape (COMMANDS, BUCKETS), ``activity`` has one element per tick, ``connections`` one
+    per slot. ``ring_consumer`` is the ring's writable first page, ``ring_producer`` the page after
+    it and twice the ``ring_size`` bytes of data, read-only.
     ``description`` is for the manifest and the status.
 
     An array or mapping taken from here stays valid memory while someone holds it, after `close`
@@ -61,6 +64,8 @@ class Probe:
         self.settings = _mapped(maps, descriptors, "settings")
         self.inflight = _mapped(maps, descriptors, "inflight")
         self.counters = _mapped(maps, descriptors, "counters")
+        self.activity = _mapped(maps, descriptors, "activity")
+        self.connections = _mapped(maps, descriptors, "connections")
         self.histograms: NDArray[np.uint64] = _mapped(maps, descriptors, "histograms")["bucket"]
         self.ring_fd = descriptors[maps["events"]["fd"]]
         self.ring_size = int(maps["events"]["max_entries"])

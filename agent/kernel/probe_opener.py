@@ -46,8 +46,8 @@ class ProbeOpener:
             raise
         if probe is None:
             return None
-        probe.settings[:] = self._settings
         source = open_kernel_source(probe)
+        source.apply(self._settings)
         self.state = {"state": "watching", **probe.description}
         return source
 
