@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from agent.kernel.probe import Probe, load_probe
+from agent.kernel.probe import MAPS, Probe, load_probe
 from agent.kernel.ring_buffer import RingReader
 from bpf import abi
 from bpf.headers import find_headers
@@ -37,7 +37,8 @@ PRCTL_LOADER = (
 TRACEFS = Path("/sys/kernel/tracing")
 BPF_SYSCALL = {"x86_64": 321, "aarch64": 280}
 BPF_PROG_GET_FD_BY_ID = 13
-ENTER, FINISH, FAIL, COMPOUND = 1, 2, 3, 4
+ENTER, FINISH, FAIL, COMPOUND, RECONNECT = 1, 2, 3, 4, 5
+TEST_HOST = "files.department.example"
 DEADLINE_SEC = 20
 
 libc = ctypes.CDLL(None, use_errno=True)
@@ -93,9 +94,9 @@ class Kernel:
 
     def forget(self) -> None:
         self.events()
-        for memory in (self.probe.settings, self.probe.inflight, self.probe.counters):
+        for name in MAPS:
+            memory = getattr(self.probe, name)
             memory[:] = np.zeros(1, memory.dtype)
-        self.probe.histograms[:] = 0
 
     def next_mid(self) -> int:
         return next(self._mids)
@@ -113,6 +114,10 @@ class Kernel:
 
     def compound(self, members: int) -> None:
         prctl(COMPOUND << 32 | members, 0, 0, 0)
+
+    def lose_connection(self, conn_id: int, mid: int = 0) -> None:
+        """To TEST_HOST."""
+        prctl(RECONNECT << 32, conn_id, mid, 0)
 
     def run(self, command: int, errno: int = 0) -> None:
         """One command from start to end."""

@@ -2,12 +2,23 @@
  *
  * Test probes: a prctl(2) with an option no kernel knows stands for an SMB command's start or end.
  * arg2: kind << 32 | errno << 16 | command, arg3: session, arg4: mid, arg5: NTSTATUS << 32 |
- * tree. TEST_OPTION differs by test process, since the tracepoint sees every process.
+ * tree. A lost connection has its number in arg3 and its current mid in arg4. TEST_OPTION differs
+ * by test process, since the tracepoint sees every process.
  */
 #define KIND_ENTER 1
 #define KIND_FINISH 2
 #define KIND_FAIL 3
 #define KIND_COMPOUND 4
+#define KIND_RECONNECT 5
+#define TEST_HOST "files.department.example"
+
+static __always_inline void test_connection_lost(u64 conn_id, u64 mid)
+{
+	struct smb_connection lost = { .conn_id = conn_id };
+
+	__builtin_memcpy(lost.hostname, TEST_HOST, sizeof(TEST_HOST));
+	connection_lost(&lost, mid);
+}
 
 int on_prctl(struct tracepoint__syscalls__sys_enter_prctl *args)
 {
@@ -23,6 +34,8 @@ int on_prctl(struct tracepoint__syscalls__sys_enter_prctl *args)
 		command_entered(args->arg3, tree_id, args->arg4, command);
 	else if (kind == KIND_COMPOUND)
 		compound_started(command);
+	else if (kind == KIND_RECONNECT)
+		test_connection_lost(args->arg3, args->arg4);
 	else
 		command_finished(args->arg3, tree_id, args->arg4, command,
 				 kind == KIND_FAIL ? failure_of(status, retval) : retval);

@@ -217,6 +217,21 @@ def test_command_in_an_unanswered_ones_slot_is_a_counted_collision(kernel: Kerne
     assert kernel.counters() == {"events": 1, "ring_full": 0, "unmatched": 1, "collisions": 1}
 
 
+@pytest.mark.parametrize("first", [READ, WRITE])
+def test_one_mid_on_two_channels_leaves_nothing_hanging(kernel: Kernel, first: int) -> None:
+    kernel.probe.settings["slow_ns"][0, :] = 1
+    kernel.enter(first, mid=10)
+    kernel.enter(READ, mid=10)
+    assert list(kernel.unanswered()["smbcommand"]) == [READ]
+    assert kernel.counters()["collisions"] == 1
+    kernel.finish(first, mid=10)
+    kernel.finish(READ, mid=10)
+    assert len(kernel.unanswered()) == 0
+    assert list(kernel.events()["smbcommand"]) == [READ], "matched once"
+    assert kernel.counters()["unmatched"] == 1
+    assert sum(kernel.counted().values()) == 1
+
+
 @pytest.mark.parametrize("session", [0, 1, 0x0000_0400_0000_0011, 0xFFFF_FFFF_FFFF_FFFF])
 def test_neighbours_of_one_session_never_collide(kernel: Kernel, session: int) -> None:
     for mid in range(5000, 5000 + abi.INFLIGHT_SLOTS):
