@@ -6,7 +6,8 @@ READY := $(VENV)/.ready
 DEMO  := build/demo
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-test demo test test-fast test-vm lint bench traces clean
+.PHONY: help setup setup-test demo test test-fast test-vm lint bench traces lab lab-traces \
+	lab-replay clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -56,6 +57,18 @@ bench: setup-test ## speed and memory, as ratios; figures in build/bench.json
 
 traces: setup-test ## record tests/data anew in the virtual machine
 	$(BIN)/python -m tests.vm.record_traces
+
+LAB := $(BIN)/python -m tests.lab --episodes '$(or $(EPISODES),*)' --seeds $(or $(SEEDS),4) \
+	--kernel $${AOD_VM_KERNEL:-6.1}
+
+lab: setup-test ## measure detection on labelled episodes; EPISODES=delay_*,idle SEEDS=1 for a part
+	$(LAB)
+
+lab-traces: setup-test ## the same, and keep the episodes in tests/data/episodes for lab-replay
+	$(LAB) --keep tests/data/episodes
+
+lab-replay: $(READY) ## score the kept episodes again, without a virtual machine
+	$(BIN)/python -m tests.lab.replay
 
 clean: ## remove what was built here
 	rm -rf build dist $(VENV) .mypy_cache .pytest_cache .ruff_cache *.egg-info

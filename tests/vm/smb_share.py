@@ -6,20 +6,18 @@ end only: a delay is paid once per command, and nothing else in the guest feels 
     client 10.99.0.1 (smb-client) ──── (smb-server) 10.99.0.2 smbd
 """
 
-import shlex
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
+from tests.vm import faults
+from tests.vm.faults import CLIENT_END, NAMESPACE, SERVER_END, SERVER_UNIT, Fault
 from tests.vm.machine import VirtualMachine
 
 SERVER = "10.99.0.2"
 
-#: In the server's namespace nothing but smbd and its veth end.
-NAMESPACE = "smb-server"
-UNIT = "lab-smbd.service"
-
-#: A tree that anyone may write to, and one for SMB_USER only.
-PUBLIC_SHARE, PRIVATE_SHARE = "share", "private"
+#: A tree that anyone may write to, one for SMB_USER only, and one on a file system of its own.
+PUBLIC_SHARE, PRIVATE_SHARE, SMALL_SHARE = "share", "private", "small"
+SMALL_SIZE_MB = 16
 SMB_USER, SMB_PASSWORD = "alice", "a-lab-password"
 CREDENTIALS_FILE = "/root/smb-credentials"
 
@@ -43,6 +41,11 @@ read only = no
 path = /srv/{PRIVATE_SHARE}
 valid users = {SMB_USER}
 read only = no
+[{SMALL_SHARE}]
+path = /srv/{SMALL_SHARE}
+guest ok = yes
+force user = {SMB_USER}
+read only = no
 """
 
 _UNIT_FILE = f"""\
@@ -55,25 +58,28 @@ ExecStart=/usr/sbin/smbd --foreground --no-process-group
 # A large MTU: replies and writes then leave as one packet, and a delay is paid once.
 _SET_UP = f"""
 ip netns add {NAMESPACE}
-ip link add smb-client mtu 65535 type veth peer name smb-server mtu 65535 netns {NAMESPACE}
-ip addr add 10.99.0.1/24 dev smb-client
-ip link set smb-client up
-ip -n {NAMESPACE} addr add {SERVER}/24 dev smb-server
-ip -n {NAMESPACE} link set smb-server up
+ip link add {CLIENT_END} mtu 65535 type veth peer name {SERVER_END} mtu 65535 netns {NAMESPACE}
+ip addr add 10.99.0.1/24 dev {CLIENT_END}
+ip link set {CLIENT_END} up
+ip -n {NAMESPACE} addr add {SERVER}/24 dev {SERVER_END}
+ip -n {NAMESPACE} link set {SERVER_END} up
 ip -n {NAMESPACE} link set lo up
 useradd --no-create-home {SMB_USER}
 install -d -o {SMB_USER} -m 0755 /srv/{PUBLIC_SHARE} /srv/{PRIVATE_SHARE}
+mkdir /srv/{SMALL_SHARE}
+mount -t tmpfs -o size={SMALL_SIZE_MB}m,mode=0755 small /srv/{SMALL_SHARE}
+chown {SMB_USER} /srv/{SMALL_SHARE}
 cat > /etc/samba/smb.conf <<'END'
 {_SMB_CONF}
 END
-cat > /etc/systemd/system/{UNIT} <<'END'
+cat > /etc/systemd/system/{SERVER_UNIT} <<'END'
 {_UNIT_FILE}
 END
 printf '%s\\n%s\\n' {SMB_PASSWORD} {SMB_PASSWORD} | smbpasswd -s -a {SMB_USER}
 umask 077
 printf 'username=%s\\npassword=%s\\n' {SMB_USER} {SMB_PASSWORD} > {CREDENTIALS_FILE}
 systemctl daemon-reload
-systemctl start {UNIT}
+systemctl start {SERVER_UNIT}
 modprobe cifs
 """
 
@@ -91,8 +97,8 @@ class SmbShare:
     def mount(
         self, mount_point: str, share: str = PUBLIC_SHARE, options: str = MOUNT_OPTIONS
     ) -> None:
-        """Mount the public share as guest, the private one as SMB_USER."""
-        who = "guest" if share == PUBLIC_SHARE else f"credentials={CREDENTIALS_FILE}"
+        """Mount the private share as SMB_USER, another one as guest."""
+        who = f"credentials={CREDENTIALS_FILE}" if share == PRIVATE_SHARE else "guest"
         self._vm.run(["mkdir", "-p", mount_point])
         self._vm.run(
             ["mount", "-t", "cifs", f"//{SERVER}/{share}", mount_point, "-o", f"{who},{options}"]
@@ -107,51 +113,32 @@ class SmbShare:
         return f"/srv/{share}/{path}"
 
     @contextmanager
-    def server_delay(self, milliseconds: int) -> Iterator[None]:
+    def fault(self, fault: Fault) -> Iterator[None]:
+        """The fault is there while the block runs."""
+        self._vm.run(fault.begin)
+        try:
+            yield
+        finally:
+            self._vm.run(fault.end)
+
+    def server_delay(self, milliseconds: int) -> AbstractContextManager[None]:
         """Every packet of the server leaves that much later."""
-        with self._netem("delay", f"{milliseconds}ms"):
-            yield
+        return self.fault(faults.delay(milliseconds))
 
-    @contextmanager
-    def dropped_connection(self) -> Iterator[None]:
+    def dropped_connection(self) -> AbstractContextManager[None]:
         """Nothing that the server sends arrives; the client is told nothing either."""
-        with self._netem("loss", "100%"):
-            yield
+        return self.fault(faults.server_link("loss", "100%"))
 
-    @contextmanager
-    def server_hang(self) -> Iterator[None]:
+    def server_hang(self) -> AbstractContextManager[None]:
         """The server's processes are stopped: connections stay, replies do not come."""
-        self._vm.run(["systemctl", "kill", "--signal=STOP", UNIT])
-        try:
-            yield
-        finally:
-            self._vm.run(["systemctl", "kill", "--signal=CONT", UNIT])
+        return self.fault(faults.server_stopped())
 
-    @contextmanager
-    def server_killed(self) -> Iterator[None]:
+    def server_killed(self) -> AbstractContextManager[None]:
         """The server dies and its connections with it; afterwards a new one is there."""
-        self._vm.run(["systemctl", "kill", "--signal=KILL", UNIT])
-        try:
-            yield
-        finally:
-            self._vm.run(["systemctl", "restart", UNIT])
+        return self.fault(faults.server_killed())
 
-    @contextmanager
-    def permission_denied(self, path: str, share: str = PUBLIC_SHARE) -> Iterator[None]:
+    def permission_denied(
+        self, path: str, share: str = PUBLIC_SHARE
+    ) -> AbstractContextManager[None]:
         """The server may no longer open the file or directory: EACCES at the client."""
-        target = shlex.quote(self.server_path(path, share))
-        self._vm.run(f"chown root {target}; chmod 0000 {target}")
-        try:
-            yield
-        finally:
-            self._vm.run(f"chmod 0755 {target}; chown {SMB_USER} {target}")
-
-    @contextmanager
-    def _netem(self, *impairment: str) -> Iterator[None]:
-        qdisc = ["tc", "-n", NAMESPACE, "qdisc"]
-        where = ["dev", "smb-server", "root"]
-        self._vm.run([*qdisc, "add", *where, "netem", "limit", "100000", *impairment])
-        try:
-            yield
-        finally:
-            self._vm.run([*qdisc, "del", *where])
+        return self.fault(faults.permission_lost(self.server_path(path, share), SMB_USER))
