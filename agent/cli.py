@@ -14,10 +14,15 @@ from dataclasses import asdict
 from pathlib import Path
 
 from agent import __version__
-from agent.configuration.loader import load_config
+from agent.config_loader import load_config
 from agent.configuration.schema import Config
 from agent.configuration.settings_reader import ConfigError
-from agent.service.status_server import NotRunningError, query_status, runtime_directory
+from agent.service.status_server import (
+    NotRunningError,
+    give_order,
+    query_status,
+    runtime_directory,
+)
 from agent.service.stop_signal import StopSignal
 
 EXIT_OK = 0
@@ -36,10 +41,31 @@ examples:
   aod-agent check-config /etc/aod/config.yaml   every mistake in the file, with line and cure
   aod-agent run                                 watch this host (as root; see aod-agent.service)
   aod-agent status                              what the running agent sees
+  aod-agent reload                              take the changed configuration, without a gap
+  aod-agent detach                              let go of cifs.ko, so that it can be unloaded
   aod-agent record trace.zst --duration 60      a minute of SMB traffic, timings only
   aod-agent replay trace.zst                    what the agent would have made of it
 
 exit status: 0 fine, 1 failed, 2 wrong usage or configuration, 3 no agent is running"""
+
+
+ORDERS = {
+    "reload": (
+        "have the running agent take its configuration file anew",
+        "Thresholds change in the kernel's memory: nothing is attached anew, no event is missed, "
+        "and a rule that stays the same keeps its counts. A bad file leaves the old configuration "
+        "running and ends with exit status 2. SIGHUP does the same.",
+    ),
+    "detach": (
+        "have the running agent let go of the cifs module",
+        "While probes are attached, rmmod cifs says that the module is in use. After this nothing "
+        "is watched until the module was unloaded and loaded again, or until 'aod-agent attach'.",
+    ),
+    "attach": (
+        "have a detached agent watch again",
+        "Ends what 'aod-agent detach' began, without the module having been loaded anew.",
+    ),
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -115,28 +141,35 @@ def build_parser() -> argparse.ArgumentParser:
     record.set_defaults(command=record_command)
 
     status = commands.add_parser("status", help="what the running agent sees")
-    status.add_argument(
-        "--runtime-dir",
-        type=Path,
-        default=None,
-        metavar="DIR",
-        help="where the agent's socket lies (default: /run/aod)",
-    )
+    _add_runtime_dir(status)
     _add_json(status)
     status.set_defaults(command=status_command)
+
+    for name, (summary, description) in ORDERS.items():
+        order = commands.add_parser(name, help=summary, description=description)
+        _add_runtime_dir(order)
+        _add_json(order)
+        order.set_defaults(command=order_command, order=name)
     return parser
 
 
 def run_agent(options: argparse.Namespace) -> int:
     """``aod-agent run``."""
+    import threading
+
     from agent.controller import AlreadyRunningError, Controller
     from agent.kernel.kernel_filter import kernel_settings
     from agent.kernel.probe_opener import ProbeOpener
+    from agent.live_orders import LiveOrders
 
     config = _load(options.config)
     opener = ProbeOpener(kernel_settings(config.guardian.anomalies.values()))
     controller = Controller(config, opener, lambda: opener.state, runtime_directory())
+    orders = LiveOrders(config, lambda: load_config(options.config).config, controller, opener)
+    controller.obey(orders.by_name)
     _stop_on_signals(controller.stop)
+    # Not in the handler itself, which may interrupt whoever holds a lock that this needs.
+    signal.signal(signal.SIGHUP, lambda *_: threading.Thread(target=orders.reload).start())
     try:
         controller.start()
     except (OSError, AlreadyRunningError) as error:
@@ -185,7 +218,7 @@ def record_command(options: argparse.Namespace) -> int:
     """``aod-agent record``."""
     import threading
 
-    from agent.events.recording import record_trace
+    from agent.events.recording import Recording
     from agent.kernel.probe import ProbeFault, load_probe
     from agent.report import Progress
 
@@ -202,15 +235,16 @@ def record_command(options: argparse.Namespace) -> int:
         timer.daemon = True
         timer.start()
     try:
-        events, lost = record_trace(probe, options.out, stop, Progress("commands").update)
+        recording = Recording(probe, Progress("commands").update)
+        events = recording.run(options.out, stop)
     except OSError as error:
         print(f"aod-agent: {error}", file=sys.stderr)
         return EXIT_FAILED
-    result = {"trace": str(options.out), "events": events, "lost": lost}
+    result = {"trace": str(options.out), "events": events, "lost": recording.lost}
     print(
         json.dumps(result)
         if options.json
-        else f"{options.out}: {events} commands recorded, {lost} lost"
+        else f"{options.out}: {events} commands recorded, {recording.lost} lost"
     )
     return EXIT_OK
 
@@ -222,6 +256,22 @@ def status_command(options: argparse.Namespace) -> int:
     status = query_status(options.runtime_dir or runtime_directory())
     print(json.dumps(status, indent=2) if options.json else status_text(status))
     return EXIT_OK
+
+
+def order_command(options: argparse.Namespace) -> int:
+    """``aod-agent reload``, ``detach`` and ``attach``."""
+    from agent.report import order_text
+
+    answer = give_order(options.runtime_dir or runtime_directory(), options.order)
+    if options.json:
+        print(json.dumps(answer, indent=2))
+    elif "error" in answer:
+        print(f"aod-agent: {answer['error']}", file=sys.stderr)
+    else:
+        print(order_text(options.order, answer))
+    if "error" not in answer:
+        return EXIT_OK
+    return EXIT_USAGE if "faults" in answer else EXIT_FAILED
 
 
 def _load(path: Path) -> Config:
@@ -243,6 +293,16 @@ def _add_config(parser: argparse.ArgumentParser) -> None:
         default=DEFAULT_CONFIG,
         metavar="F",
         help="configuration file (default: %(default)s)",
+    )
+
+
+def _add_runtime_dir(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--runtime-dir",
+        type=Path,
+        default=None,
+        metavar="DIR",
+        help="where the agent's socket lies (default: /run/aod)",
     )
 
 

@@ -5,19 +5,22 @@ from __future__ import annotations
 import fcntl
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 from agent import __version__
 from agent.collection.collection_tally import Listener
+from agent.collection.evidence_files import iso_time
 from agent.collection.log_collector import LogCollector
 from agent.configuration.schema import Config
 from agent.detection.anomaly_watcher import AnomalyWatcher
+from agent.detection.incident_store import IncidentStore
 from agent.events.event_dispatcher import EventDispatcher
 from agent.events.event_source import EventSource
 from agent.events.flight_recorder import FlightRecorder
+from agent.kernel.kernel_filter import kernel_settings
 from agent.service.audit import Audit
 from agent.service.sd_notify import notify
 from agent.service.status_server import StatusServer
@@ -25,12 +28,14 @@ from agent.service.stop_signal import StopSignal
 from agent.service.thread_supervisor import ThreadSupervisor
 from agent.service.watchdog import Heart, Pulse, Watchdog, watchdog_interval_sec
 from agent.storage.space_watcher import SpaceWatcher
-from agent.storage.spool import Spool
+from agent.storage.spool import DONE, Spool
 
 # All of a shutdown; systemd's TimeoutStopSec is longer.
 SHUTDOWN_SEC = 80.0
 # What of this the way to detection may take: the rest is for what was found already.
 DETECTION_SEC = 30.0
+# Beside the spool's folders; the shipper has no business with it.
+INCIDENTS_FILE = "incidents.json"
 # How often a wait for a component looks whether it was interrupted.
 INTERRUPT_SEC = 0.1
 
@@ -43,8 +48,8 @@ class Controller:
     """One agent over one spool. Use: `start`, then `wait` or `drain`, then `shutdown`.
 
     ``open_source`` is handed to the dispatcher; ``source_state`` describes it for the status.
-    ``patient``: detection waits while too many collections do, instead of refusing more. Only
-    for a source that can wait, too.
+    ``replay``: the source can wait, so detection waits while too many collections do, instead of
+    refusing more; and what happens in it has nothing to do with what happened on this host before.
     """
 
     def __init__(
@@ -53,7 +58,7 @@ class Controller:
         open_source: Callable[[StopSignal], EventSource | None],
         source_state: Callable[[], dict[str, Any]],
         runtime_directory: Path | None,
-        patient: bool = False,
+        replay: bool = False,
     ) -> None:
         self.stop = StopSignal()
         self.audit = Audit(config.audit.enabled)
@@ -66,14 +71,13 @@ class Controller:
             self.audit,
             listener=Listener(
                 published=lambda bundle: self.space_watcher.wake(),
-                failed=lambda order: self.watcher.incidents.collection_failed(order.anomaly.name),
+                failed=lambda order: self.watcher.incidents.collection_failed(order.id),
             ),
         )
         self.dispatcher = EventDispatcher(config.watcher, open_source, self.recorder, self.stop)
-        collect = self.collector.submit_waiting if patient else self.collector.submit
-        self.watcher = AnomalyWatcher(
-            config, self.recorder, self.dispatcher.snapshot, collect, self.audit
-        )
+        collect = self.collector.submit_waiting if replay else self.collector.submit
+        self._incident_store = None if replay else self._store_of_incidents()
+        self.watcher = AnomalyWatcher(config, self.recorder, self.dispatcher, collect, self.audit)
         self._source_state = source_state
         self._status_server = (
             StatusServer(runtime_directory, self.status) if runtime_directory else None
@@ -83,6 +87,11 @@ class Controller:
         self._started_monotonic = time.monotonic()
         self._lock_fd = -1
 
+    def obey(self, orders: Mapping[str, Callable[[], dict[str, Any]]]) -> None:
+        """What root may have done over the status socket, by name; before `start`."""
+        if self._status_server:
+            self._status_server.orders = orders
+
     def start(self) -> None:
         """Take the spool, clean up after a killed run, start every component.
 
@@ -91,6 +100,8 @@ class Controller:
         self.spool.prepare()
         self._lock_fd = lock_spool(self.spool.root)
         recovered = self.spool.recover()
+        if self._incident_store:
+            self.watcher.incidents.resume(self._incident_store.load(), self._incident_store.save)
         if self._status_server:
             self._status_server.open()
         if recovered:
@@ -170,10 +181,21 @@ class Controller:
         os.close(self._lock_fd)
         return all(in_time)
 
+    def reconfigure(self, config: Config) -> None:
+        """Go by ``config`` from now on, without a gap; from any thread.
+
+        What it says of the spool and of the recorder's size stays as it was at the start.
+        """
+        self.audit.enabled = config.audit.enabled
+        self.dispatcher.apply(kernel_settings(config.guardian.anomalies.values()))
+        self.dispatcher.reconfigure(config.watcher)
+        self.watcher.reconfigure(config)
+        self.collector.reconfigure(config.collection)
+        self.space_watcher.reconfigure(config.cleanup)
+
     def status(self) -> dict[str, Any]:
         """Everything a person or a machine asks for; from any thread."""
         dispatched, snapshot = self.dispatcher.statistics(), self.dispatcher.snapshot()
-        incidents = self.watcher.incidents
         return {
             "version": __version__,
             "pid": os.getpid(),
@@ -188,7 +210,7 @@ class Controller:
                 "commands": int(snapshot.histograms.sum()),
                 **snapshot.counters,
             },
-            "incidents": {"opened": incidents.incidents, "suppressed": incidents.suppressed},
+            "incidents": self._incidents(),
             "collections": vars(self.collector.statistics()),
             "cleanup": vars(self.space_watcher.statistics()),
             "bundles": vars(self.spool.counts()),
@@ -207,6 +229,28 @@ class Controller:
             bodies["StatusServer"] = self._status_server.run
         return {
             name: ThreadSupervisor(name, run, self.stop, self.audit) for name, run in bodies.items()
+        }
+
+    def _store_of_incidents(self) -> IncidentStore:
+        path = self.spool.root / INCIDENTS_FILE
+        return IncidentStore(path, lambda bundle: self.spool.path(bundle, DONE).exists())
+
+    def _incidents(self) -> dict[str, Any]:
+        incidents, offset_ns = self.watcher.incidents, time.time_ns() - time.monotonic_ns()
+        return {
+            "opened": incidents.opened,
+            "suppressed": incidents.suppressed,
+            "ended": incidents.ended,
+            "open": [
+                {
+                    "id": incident.id,
+                    "cause": incident.cause,
+                    "opened": iso_time(incident.opened_ns + offset_ns),
+                    "rules": dict(incident.rules),
+                    "bundles": list(incident.bundles),
+                }
+                for incident in incidents.open()
+            ],
         }
 
     def _runs(self, name: str) -> bool:

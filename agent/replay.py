@@ -44,11 +44,16 @@ def replay_trace(
     source = TraceSource(trace, settings, speed, trace_path.name, interrupt)
     controller = Controller(
         # What is replayed is no anomaly of this host: it stays out of the journal.
-        replace(config, aod_output_dir=output, audit=AuditConfig(enabled=False)),
+        replace(
+            config,
+            aod_output_dir=output,
+            audit=AuditConfig(enabled=False),
+            collection=replace(config.collection, after_sec=0),
+        ),
         open_source=lambda stop: source,
         source_state=lambda: {"state": "replay"},
         runtime_directory=None,
-        patient=True,
+        replay=True,
     )
     controller.spool.prepare()
     before = {bundle.id for bundle in controller.spool.finished()}
@@ -64,7 +69,7 @@ def replay_trace(
         duration_ns=trace.duration_ns,
         lost=trace.lost,
         reported=controller.watcher.position,
-        incidents=controller.watcher.incidents.incidents,
+        incidents=controller.watcher.incidents.opened,
         suppressed=controller.watcher.incidents.suppressed,
         failed_collections=collections.failed,
         refused=collections.refused,

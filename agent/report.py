@@ -14,6 +14,7 @@ STATES = {
     "waiting_for_cifs": "waiting: the cifs module is not loaded (it attaches when one mounts)",
     "loading": "loading the kernel program",
     "watching": "watching",
+    "detached": "NOT watching: told to let go of cifs ('aod-agent attach' watches again)",
     "restarting": "NOT watching: starts again after a fault",
     "fault": "NOT watching",
 }
@@ -49,6 +50,7 @@ def status_text(status: dict[str, Any]) -> str:
         *_table_lines(events),
         f"  incidents   {status['incidents']['opened']:,} "
         f"({status['incidents']['suppressed']:,} further triggers in them)",
+        *_incident_lines(status["incidents"]["open"]),
         f"  collections {collections['collected']:,} done, {collections['running']:,} running, "
         f"{collections['failed']:,} failed, {collections['refused']:,} refused",
         *_failure_lines(collections),
@@ -58,6 +60,17 @@ def status_text(status: dict[str, Any]) -> str:
         *_spool_lines(bundles, status["cleanup"]),
         *_component_lines(status["components"]),
     ]
+    return "\n".join(lines)
+
+
+def order_text(order: str, answer: dict[str, Any]) -> str:
+    """What came of an order, for people."""
+    if order != "reload":
+        return f"aod-agent is {answer['state']}; see 'aod-agent status'"
+    changed, waiting = answer["changed"], answer["needs_restart"]
+    lines = ["loaded; " + (f"changed: {', '.join(changed)}" if changed else "nothing changed")]
+    if waiting:
+        lines.append(f"only a restart of the agent changes: {', '.join(waiting)}")
     return "\n".join(lines)
 
 
@@ -102,6 +115,15 @@ def _table_lines(events: dict[str, int]) -> list[str]:
     return [
         f"  untimed     {unmatched:,} replies without their command, "
         f"{collisions:,} commands that took the place of an unanswered one"
+    ]
+
+
+def _incident_lines(incidents: list[dict[str, Any]]) -> list[str]:
+    """Those that last."""
+    return [
+        f"    lasts: {incident['cause'] or 'this host'} since {incident['opened']}, "
+        f"{', '.join(incident['rules'])}, {len(incident['bundles'])} bundles"
+        for incident in incidents
     ]
 
 

@@ -11,11 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agent.collection.quick_actions import QUICK_ACTIONS
-from agent.configuration.schema import AnomalyConfig, AnomalyType
-from agent.detection.anomaly import AnomalyAction, Evidence, Trigger
+from agent.detection.anomaly import Aftermath, AnomalyAction, Evidence, Trigger
+from agent.detection.incidents import BundleOrder
 from agent.service.audit import Audit
 from agent.storage.ulid import new_ulid
 from bpf.abi import BUCKETS, COMMANDS, EVENT, INFLIGHT
+from tests.rules import latency_rule
 
 READ, WRITE = 8, 9
 BOOT_WALL_NS = 1_700_000_000_000_000_000
@@ -60,12 +61,13 @@ def make_action(
     time_ns = int(records["cmd_end_time_ns"][-1])
     histograms = np.zeros((COMMANDS, BUCKETS), np.uint64)
     histograms[READ, 25] = len(records)
-    rule = AnomalyConfig("latency", AnomalyType.LATENCY, "smbslower", 5, {READ: 20.0}, actions)
+    rule = latency_rule(5, {READ: 20.0}, name="latency", actions=actions)
     wall_ns = BOOT_WALL_NS + time_ns
     worst_ns = int(records["metric_latency_ns"].max())
     reason = f"{len(records)} slow commands"
+    own_id = bundle_id or new_ulid(wall_ns // 1_000_000)
     return AnomalyAction(
-        bundle_id or new_ulid(wall_ns // 1_000_000),
+        own_id,
         wall_ns,
         rule,
         Trigger(time_ns, reason, len(records), worst_ns, READ),
@@ -77,6 +79,8 @@ def make_action(
             wall_offset_ns=BOOT_WALL_NS,
             source={"kind": "test"},
         ),
+        BundleOrder(own_id, new_ulid(), 1, "server", time_ns),
+        lambda: Aftermath(records[:0], histograms),
     )
 
 

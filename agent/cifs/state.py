@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -23,11 +23,13 @@ class CifsState:
     """What the kernel listed at one moment.
 
     Session ids are given by the servers, so two servers may give the same one: what is then not
-    certain is said to be unknown. Session id 0 and tree id 0 are nobody's.
+    certain is said to be unknown. Session id 0 and tree id 0 are nobody's. ``fault`` says why the
+    kernel's list could not be had; then there are no servers.
     """
 
     servers: tuple[Server, ...]
     mounts: tuple[CifsMount, ...]
+    fault: str = ""
 
     def server_of(self, session_id: int) -> str:
         """Host name of the session's server, else its address, "" when unknown."""
@@ -96,6 +98,12 @@ class CifsTexts:
     debug_data: str
     mountinfo: str
     fault: str
+
+
+def state_of(texts: CifsTexts) -> CifsState:
+    """The state that ``texts`` tell, and why it is not known where they do not. Never raises."""
+    state = parse_state(texts.debug_data, texts.mountinfo)
+    return state if texts.debug_data else replace(state, fault=texts.fault or "nothing was read")
 
 
 def read_texts(timeout_sec: float, proc: Path = Path("/proc")) -> CifsTexts:

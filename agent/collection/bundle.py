@@ -14,7 +14,7 @@ from agent.collection.evidence_files import iso_time, write_evidence
 from agent.collection.quick_actions import ActionResult
 from agent.collection.surroundings import HostFacts
 from agent.configuration.smb_commands import command_name
-from agent.detection.anomaly import AnomalyAction
+from agent.detection.anomaly import Aftermath, AnomalyAction
 from agent.storage.durable_file import create_exclusive, temporary_beside
 from agent.storage.spool import ARCHIVE, Manifest, Spool, SpooledBundle
 
@@ -33,10 +33,9 @@ class Collected:
 class BundleWriter:
     """Turns a staging directory into a published bundle. Blocks: not for an event loop."""
 
-    def __init__(self, spool: Spool, host: HostFacts, compression_level: int) -> None:
+    def __init__(self, spool: Spool, host: HostFacts) -> None:
         self._spool = spool
         self._host = host
-        self._level = compression_level
 
     def open_staging(self, action: AnomalyAction) -> Path:
         """A new empty directory for the order's files."""
@@ -48,29 +47,34 @@ class BundleWriter:
         """Remove the order's directory, if it is there."""
         shutil.rmtree(self._spool.staging / action.id, ignore_errors=True)
 
-    def publish(self, action: AnomalyAction, collected: Collected) -> SpooledBundle:
-        """Add evidence and manifest to the staging directory, pack it, publish the archive.
+    def publish(self, action: AnomalyAction, collected: Collected, level: int) -> SpooledBundle:
+        """Add evidence and manifest to the staging directory, pack it with zstd's ``level``,
+        publish the archive.
 
         Raises OSError (full disk, vanished spool); nothing of the bundle is then visible. The
         staging directory is the caller's to discard, after this.
         """
         staging = self._spool.staging / action.id
-        write_evidence(action, staging)
-        manifest = self._manifest(action, collected, staging)
+        aftermath = action.aftermath()
+        write_evidence(action, aftermath, staging)
+        manifest = self._manifest(action, aftermath, collected, staging)
         with os.fdopen(create_exclusive(staging / FIRST_MEMBER), "wb") as file:
             file.write(json.dumps(manifest, indent=2, sort_keys=True).encode() + b"\n")
         final = self._spool.path(action.id, ARCHIVE)
         temporary = temporary_beside(final)
         try:
-            packed = pack(staging, temporary, self._level, action.wall_ns // 1_000_000_000)
+            packed = pack(staging, temporary, level, action.wall_ns // 1_000_000_000)
             archive = {"file": final.name, "size": packed.size, "sha256": packed.sha256}
             return self._spool.publish(action.id, temporary, {**manifest, "archive": archive})
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
 
-    def _manifest(self, action: AnomalyAction, collected: Collected, staging: Path) -> Manifest:
+    def _manifest(
+        self, action: AnomalyAction, aftermath: Aftermath, collected: Collected, staging: Path
+    ) -> Manifest:
         trigger = asdict(action.trigger)
+        incident, offset_ns = action.incident, action.evidence.wall_offset_ns
         return {
             "schema": MANIFEST_SCHEMA,
             "id": action.id,
@@ -78,13 +82,20 @@ class BundleWriter:
             "kernel": self._host.kernel,
             "agent_version": self._host.agent_version,
             "anomaly": action.anomaly.name,
-            "type": action.anomaly.type.value,
+            "type": action.anomaly.type,
             "created": iso_time(action.wall_ns),
             "reason": action.trigger.reason,
-            "trigger": {**trigger, "command": command_name(action.trigger.command)},
+            "trigger": {**trigger, "command": _command(action)},
+            "incident": {
+                "id": incident.incident_id,
+                "bundle": incident.number,
+                "cause": incident.cause,
+                "opened": iso_time(incident.opened_ns + offset_ns),
+            },
             "source": action.evidence.source,
             "counters": action.evidence.counters,
-            "events": len(action.evidence.events),
+            "events": len(action.evidence.events) + len(aftermath.events),
+            "events_after": len(aftermath.events),
             "actions": [asdict(result) for result in collected.results],
             "collection": {
                 "started": iso_time(collected.started_ns),
@@ -95,3 +106,8 @@ class BundleWriter:
                 for path in sorted(staging.iterdir())
             ],
         }
+
+
+def _command(action: AnomalyAction) -> str | None:
+    number = action.trigger.command
+    return None if number is None else command_name(number)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
@@ -27,7 +28,8 @@ STOP_GRACE_SEC = 5.0
 
 
 class CollectionLoop:
-    """Serves a mailbox until it is closed and empty; at most ``max_concurrent`` orders at once.
+    """Serves a mailbox until it is closed and empty; at most ``max_concurrent`` orders at once, as
+    ``config`` says at that time.
 
     When the mailbox asks for hurry, all that waits is published at once, without its actions.
     """
@@ -37,12 +39,12 @@ class CollectionLoop:
         mailbox: Mailbox,
         collection: Collection,
         tally: CollectionTally,
-        max_concurrent: int,
+        config: Callable[[], CollectionConfig],
     ) -> None:
         self._mailbox = mailbox
         self._collection = collection
         self._tally = tally
-        self._max_concurrent = max_concurrent
+        self._config = config
         self._running: set[asyncio.Task[None]] = set()
 
     def run(self) -> None:
@@ -66,7 +68,7 @@ class CollectionLoop:
         while self._running or not ended:
             await arrival.wait()
             arrival.clear()
-            waiting, free = len(self._mailbox), self._max_concurrent - len(self._running)
+            waiting, free = len(self._mailbox), self._config().max_concurrent - len(self._running)
             delivery = self._mailbox.take(waiting if hurry.done() else free)
             if delivery.hurry and not hurry.done():
                 hurry.set_result(None)
@@ -98,17 +100,20 @@ class CollectionLoop:
 
 
 class Collection:
-    """How one order becomes one bundle."""
+    """How one order becomes one bundle, within the limits that ``config`` gives at its start."""
 
     def __init__(
-        self, spool: Spool, config: CollectionConfig, audit: Audit, surroundings: Surroundings
+        self,
+        spool: Spool,
+        config: Callable[[], CollectionConfig],
+        audit: Audit,
+        surroundings: Surroundings,
     ) -> None:
         self._spool = spool
         self._audit = audit
         self._surroundings = surroundings
-        self._writer = BundleWriter(spool, surroundings.host, config.compression_level)
-        max_bytes = int(config.action_max_output_mb * (1 << 20))
-        self._limits = Limits(config.action_timeout_sec, max_bytes)
+        self._writer = BundleWriter(spool, surroundings.host)
+        self._config = config
 
     async def collect(self, order: AnomalyAction, halt: Halt) -> SpooledBundle:
         """Run the order's actions, until ``halt`` is done, and publish the bundle.
@@ -123,14 +128,24 @@ class Collection:
             return await self._collect_once(order, halt)
 
     async def _collect_once(self, order: AnomalyAction, halt: Halt) -> SpooledBundle:
-        started_ns, started = time.time_ns(), time.monotonic()
+        started_ns, started, config = time.time_ns(), time.monotonic(), self._config()
+        limits = Limits(config.action_timeout_sec, int(config.action_max_output_mb * (1 << 20)))
         staging = self._writer.open_staging(order)
         try:
             wanted = order.anomaly.actions
             actions = [action for action in self._surroundings.actions if action.name in wanted]
             scene = Scene.of_trigger(order.wall_ns, self._surroundings.roots)
-            results = await run_actions(actions, scene, staging, self._limits, halt)
+            results = await run_actions(actions, scene, staging, limits, halt)
             collected = Collected(results, started_ns, time.monotonic() - started)
-            return await asyncio.to_thread(self._writer.publish, order, collected)
+            await self._let_pass(started + config.after_sec, halt)
+            level = config.compression_level
+            return await asyncio.to_thread(self._writer.publish, order, collected, level)
         finally:
             await asyncio.to_thread(self._writer.discard_staging, order)
+
+    @staticmethod
+    async def _let_pass(until: float, halt: Halt) -> None:
+        """The bundle shows the time after its trigger too; at a halt, what there is of it."""
+        rest_sec = until - time.monotonic()
+        if rest_sec > 0:
+            await asyncio.wait({halt}, timeout=rest_sec)

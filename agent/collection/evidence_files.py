@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agent.configuration.smb_commands import command_name, errno_name
-from agent.detection.anomaly import AnomalyAction
+from agent.detection.anomaly import Aftermath, AnomalyAction, Evidence
 from agent.storage.durable_file import create_exclusive
+from bpf import abi
 
 WORST_EVENTS = 1_000
 EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
@@ -22,15 +23,17 @@ EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 Record = dict[str, object]
 
 
-def write_evidence(action: AnomalyAction, directory: Path) -> None:
+def write_evidence(action: AnomalyAction, aftermath: Aftermath, directory: Path) -> None:
     """Write events.npy, worst_events.jsonl, histograms.json and inflight.jsonl to ``directory``.
 
     Raises OSError (a full disk, a directory that vanished).
     """
     evidence = action.evidence
+    events = np.concatenate([evidence.events, aftermath.events])
+    events = events[events["tool"] != abi.TOOL_BELL]
     with _new_file(directory / "events.npy") as file:
-        write_npy(file, evidence.events)
-    worst = worst_events(evidence.events)
+        write_npy(file, events)
+    worst = worst_events(events)
     _write_lines(
         directory / "worst_events.jsonl",
         (event_record(event, evidence.wall_offset_ns) for event in worst),
@@ -38,7 +41,8 @@ def write_evidence(action: AnomalyAction, directory: Path) -> None:
     unanswered = inflight_records(evidence.inflight, action.trigger.time_ns)
     _write_lines(directory / "inflight.jsonl", unanswered)
     with _new_file(directory / "histograms.json") as file:
-        file.write(json.dumps(histogram_tables(evidence.histograms), indent=1).encode() + b"\n")
+        tables = histogram_periods(evidence, aftermath)
+        file.write(json.dumps(tables, indent=1).encode() + b"\n")
 
 
 def write_npy(file: IO[bytes], array: NDArray[Any]) -> None:
@@ -61,7 +65,7 @@ def event_record(event: np.void, wall_offset_ns: int) -> Record:
     return {
         "time": iso_time(end_ns + wall_offset_ns),
         "cmd_end_time_ns": end_ns,
-        "command": command_name(int(event["smbcommand"])),
+        "command": _what(event),
         "latency_ms": int(event["metric_latency_ns"]) / 1e6,
         "error": errno_name(int(event["retval"])),
         "retval": int(event["retval"]),
@@ -86,6 +90,22 @@ def inflight_records(inflight: NDArray[np.void], now_ns: int) -> list[Record]:
     ]
 
 
+def histogram_periods(evidence: Evidence, aftermath: Aftermath) -> Record:
+    """Tables of the time ``before`` the trigger's window, if known, and ``during`` from then until
+    the collection was done; without that, of ``all`` the time since the probes were attached.
+
+    A program loaded anew in between counts from 0: then, too, there is only ``all``.
+    """
+    before, after = evidence.histograms_before, aftermath.histograms
+    if before is None or (after < before).any():
+        return {"all": histogram_tables(np.maximum(after, evidence.histograms))}
+    return {
+        "split": iso_time(evidence.before_ns + evidence.wall_offset_ns),
+        "before": histogram_tables(before),
+        "during": histogram_tables(after - before),
+    }
+
+
 def histogram_tables(histograms: NDArray[np.uint64]) -> dict[str, Record]:
     """By command name the total and the filled buckets; a bucket counts latencies below
     ``below_ns`` that the bucket before does not."""
@@ -105,6 +125,12 @@ def histogram_tables(histograms: NDArray[np.uint64]) -> dict[str, Record]:
 def iso_time(wall_ns: int) -> str:
     """Nanoseconds since the epoch as ISO 8601 in UTC, with microseconds."""
     return (EPOCH + timedelta(microseconds=wall_ns // 1_000)).isoformat(timespec="microseconds")
+
+
+def _what(event: np.void) -> str:
+    """A lost connection is an event without a command; its session is the connection's number."""
+    lost = event["tool"] & abi.TOOL_RECONNECT
+    return "connection lost" if lost else command_name(int(event["smbcommand"]))
 
 
 def _origin(record: np.void) -> Record:

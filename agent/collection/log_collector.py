@@ -96,5 +96,13 @@ class LogCollector:
         # asyncio brings OpenSSL: 6 MB resident that an agent without incidents does without.
         from agent.collection.collection_loop import Collection, CollectionLoop
 
-        collection = Collection(self._spool, self._config, self._audit, self._surroundings)
-        return CollectionLoop(self._mailbox, collection, self._tally, self._config.max_concurrent)
+        collection = Collection(self._spool, self.config, self._audit, self._surroundings)
+        return CollectionLoop(self._mailbox, collection, self._tally, self.config)
+
+    def config(self) -> CollectionConfig:
+        """The limits that hold now."""
+        return self._config
+
+    def reconfigure(self, config: CollectionConfig) -> None:
+        """Go by other limits from the next collection on."""
+        self._config = config

@@ -1,44 +1,29 @@
 """The configuration as the program sees it: frozen, typed, complete.
 
-`agent.configuration.loader` makes these from YAML; nothing else does.
+`agent.config_loader` makes these from YAML; nothing else does.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import Enum
 from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 
-class AnomalyType(Enum):
-    """What kind of trouble a rule looks for; one detector class serves each."""
-
-    LATENCY = "latency"
-    ERROR = "error"
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class AnomalyConfig:
-    """One rule under ``guardian.anomalies``.
+    """One rule under ``guardian.anomalies``; every anomaly type adds settings of its own."""
 
-    ``track`` maps what is watched to its limit: for ``latency`` SMB2 command numbers to
-    milliseconds, for ``error`` positive errno numbers to None.
-    """
-
+    type: ClassVar[str]
     name: str
-    type: AnomalyType
-    tool: str
-    acceptable_count: int
-    track: Mapping[int, float | None]
-    actions: tuple[str, ...]
-    default_threshold_ms: float | None = None
+    actions: tuple[str, ...] = ()
 
-    def limits_ns(self) -> dict[int, int]:
-        """``track`` of a latency rule in nanoseconds."""
-        return {
-            command: int((limit_ms or 0) * 1_000_000) for command, limit_ms in self.track.items()
-        }
+    def ask_kernel(self, settings: NDArray[np.void]) -> None:
+        """Add to ``settings`` (one `bpf.abi.SETTINGS` record) what this rule needs events for."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +36,8 @@ class WatcherConfig:
     batch_linger_sec: float = 0.005
     flight_recorder_events: int = 65_536
     incident_quiet_sec: float = 60.0
+    incident_followup_sec: float = 600.0
+    incident_max_followups: int = 6
 
 
 @dataclass(frozen=True)
@@ -67,6 +54,7 @@ class CollectionConfig:
     max_concurrent: int = 4
     action_timeout_sec: float = 20.0
     action_max_output_mb: float = 16.0
+    after_sec: float = 2.0
     compression_level: int = 3
 
 

@@ -2,27 +2,45 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from agent.configuration.schema import AnomalyConfig
+from agent.detection.incidents import BundleOrder
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where it happened: server name, share as ``\\\\server\\share``, and its mount points; each
+    empty where it is not known."""
+
+    server: str = ""
+    share: str = ""
+    mount_points: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return self.share or self.server
 
 
 @dataclass(frozen=True)
 class Trigger:
     """What a detector saw: one sentence for people, and where in the event stream it was.
 
-    ``time_ns`` is the CLOCK_MONOTONIC end of the command that tipped the scale; ``violations``
-    counts the commands over their limit (or failed) in the window, ``worst_ns`` the slowest.
+    ``time_ns`` is the CLOCK_MONOTONIC moment that tipped the scale; ``violations`` counts the
+    commands that were over their limit, failed or hang, ``worst_ns`` is the slowest one's latency
+    or age. ``command`` is None for what concerns no single command.
     """
 
     time_ns: int
     reason: str
-    violations: int
-    worst_ns: int
-    command: int
+    violations: int = 0
+    worst_ns: int = 0
+    command: int | None = None
+    session_id: int = 0
+    place: Place = field(default_factory=Place)
 
 
 @dataclass(frozen=True)
@@ -34,6 +52,8 @@ class Evidence:
     ``inflight``: `bpf.abi.INFLIGHT` records of commands not answered at the trigger.
     ``wall_offset_ns``: added to an event's time it gives nanoseconds of the wall clock.
     ``source``: where the events come from (kernel, headers, trace file), for the manifest.
+    ``histograms_before``: as ``histograms``, at the moment ``before_ns``, before the trigger's
+    window; None when nothing was kept from then.
     """
 
     events: NDArray[np.void]
@@ -42,14 +62,30 @@ class Evidence:
     counters: dict[str, int]
     wall_offset_ns: int = 0
     source: dict[str, object] = field(default_factory=dict)
+    before_ns: int = 0
+    histograms_before: NDArray[np.uint64] | None = None
+
+
+@dataclass(frozen=True)
+class Aftermath:
+    """What came after the trigger, until the collection was done: `bpf.abi.EVENT` records, and
+    the histograms as of then."""
+
+    events: NDArray[np.void]
+    histograms: NDArray[np.uint64]
 
 
 @dataclass(frozen=True)
 class AnomalyAction:
-    """An order to collect one bundle. ``id`` is its ULID, ``wall_ns`` the time of the trigger."""
+    """An order to collect one bundle. ``id`` is its ULID, ``wall_ns`` the time of the trigger.
+
+    ``aftermath`` may be called from any thread, and tells what came since.
+    """
 
     id: str
     wall_ns: int
     anomaly: AnomalyConfig
     trigger: Trigger
     evidence: Evidence
+    incident: BundleOrder
+    aftermath: Callable[[], Aftermath]

@@ -1,32 +1,67 @@
-"""What every anomaly type provides."""
+"""What every detector provides."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from agent.configuration.schema import AnomalyConfig
 from agent.detection.anomaly import Trigger
 from agent.detection.event_batch import EventBatch
+from agent.detection.scene import Scene
+from agent.detection.sight import Sight
+
+R = TypeVar("R", bound=AnomalyConfig)
 
 
-class AnomalyHandler(ABC):
-    """A detector for one rule; used by a single thread, keeps what spans batches."""
+@dataclass(frozen=True)
+class Finding:
+    """An anomaly: when, and whose. ``session_id`` and ``server`` are 0 and empty where the kernel
+    does not tell; both unknown: it concerns the whole host. ``detail`` is for `describe` alone.
+    """
 
-    def __init__(self, rule: AnomalyConfig, window_ns: int) -> None:
+    time_ns: int
+    session_id: int = 0
+    server: str = ""
+    detail: object = None
+
+
+class AnomalyHandler(ABC, Generic[R]):
+    """A detector for one rule; used by a single thread, keeps what spans batches and looks.
+
+    A detector of events overrides `detect`; one that has to look at the kernel's memory while
+    commands are under way sets ``looks`` and overrides `look` and `next_look_ns`. All times are
+    nanoseconds of CLOCK_MONOTONIC.
+    """
+
+    looks = False
+
+    def __init__(self, rule: R, window_ns: int) -> None:
         self.rule = rule
         self.window_ns = window_ns
 
-    @abstractmethod
-    def detect(self, batch: EventBatch) -> int | None:
+    def detect(self, batch: EventBatch) -> Sequence[Finding]:
         """Look at the next events: in order of arrival, every event once.
 
-        Returns the end time in nanoseconds of the command that completed an anomaly, if any did.
-        A command number outside the table is possible input, never an error.
+        At most one finding for each session: the first anomaly that is complete. A command number
+        outside the table is possible input, never an error.
         """
+        return ()
+
+    def stands(self, finding: Finding, scene: Scene) -> bool:
+        """Whether what `detect` found is an anomaly beside all that happened at that time."""
+        return True
+
+    def look(self, sight: Sight) -> Sequence[Finding]:
+        """Look at the kernel's memory as it is at ``sight.time_ns``."""
+        return ()
+
+    def next_look_ns(self, sight: Sight) -> int | None:
+        """When the next look is due, after what ``sight`` shows; None: when a command starts."""
+        return None
 
     @abstractmethod
-    def describe(self, window: EventBatch, time_ns: int) -> Trigger:
-        """Say what `detect` just found; called for new incidents only.
-
-        ``window``: what the recorder holds from the beginning of the window on.
-        """
+    def describe(self, finding: Finding, scene: Scene) -> Trigger:
+        """Say what was found; called for findings that get a bundle only."""

@@ -4,112 +4,232 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from agent.anomaly_types.registry import ANOMALY_TYPES
+from agent.cifs.state import CifsState, CifsTexts, state_of
 from agent.configuration.schema import Config
-from agent.detection.anomaly import AnomalyAction, Evidence
+from agent.detection.anomaly import AnomalyAction
+from agent.detection.anomaly_handler import AnomalyHandler, Finding
 from agent.detection.event_batch import EventBatch
-from agent.detection.incidents import IncidentTracker
-from agent.detection.registry import ANOMALY_HANDLER_REGISTRY, AnomalyHandler
-from agent.events.event_source import Snapshot
+from agent.detection.evidence_keeper import EvidenceKeeper
+from agent.detection.incidents import BundleOrder, IncidentLimits, IncidentTracker
+from agent.detection.look_schedule import LookSchedule, Sense
+from agent.detection.scene import Scene
+from agent.detection.server_directory import ServerDirectory
 from agent.events.flight_recorder import FlightRecorder
 from agent.service.audit import Audit
-from agent.storage.ulid import new_ulid
 
 NANOSECONDS = 1_000_000_000
 
+Handler = AnomalyHandler[Any]
+
+
+class WatchedSource(Sense, Protocol):
+    """What the watcher asks of the source of events."""
+
+    sources_opened: int
+
+    def clock_ns(self) -> int | None:
+        """Now, in the time of the events; None: the events alone tell the time."""
+
+    def end_ns(self) -> int | None:
+        """When everything had happened, for a source without a clock."""
+
+    def cifs_texts(self, at_ns: int) -> CifsTexts:
+        """What the kernel says about its servers."""
+
 
 class AnomalyWatcher:
-    """Runs every event past every rule, once; a new incident becomes an `AnomalyAction`.
+    """Runs every event past every rule, once, and looks at the kernel's memory when that is due; a
+    new incident becomes an `AnomalyAction`.
 
-    ``collect`` takes the order without blocking; False: it could not. ``snapshot`` copies the
-    kernel's memory at the trigger. A restart of `run` goes on where the last one ended.
+    ``collect`` takes the order without blocking; False: it could not. A restart of `run` goes on
+    where the last one ended. All but `run` may be called from any thread.
     """
 
     def __init__(
         self,
         config: Config,
         recorder: FlightRecorder,
-        snapshot: Callable[[], Snapshot],
+        source: WatchedSource,
         collect: Callable[[AnomalyAction], bool],
         audit: Audit,
     ) -> None:
         self._recorder = recorder
-        self._snapshot = snapshot
+        self._source = source
         self._collect = collect
         self._audit = audit
-        self._handlers = load_handlers(config)
-        self._quiet_ns = int(config.watcher.incident_quiet_sec * NANOSECONDS)
-        self._window_ns = int(config.watch_interval_sec * NANOSECONDS)
-        self.incidents = IncidentTracker(self._quiet_ns)
+        self.incidents = IncidentTracker(incident_limits(config))
+        self._servers = ServerDirectory(self._read_state)
+        self._looks = LookSchedule(source, self._read_state)
+        self._evidence = EvidenceKeeper(recorder, source)
+        self._handlers: Sequence[Handler] = ()
+        self._config = config
+        self._news: Config | None = config
+        self._sources_seen = 0
         self.position = 0
         self.beats = 0
 
     def run(self) -> None:
         """Follow the recorder until it is closed and everything in it was seen."""
         while True:
-            end = self._recorder.wait_beyond(self.position)
+            end = self._recorder.wait_beyond(self.position, self._patience_sec())
             self.beats += 1
+            self._take_news()
             while self.position < end:
                 events = self._recorder.view(self.position, end)
                 self.position += len(events)
                 try:
-                    for batch in in_windows(events, self._quiet_ns, self._window_ns):
-                        self._examine(batch)
+                    self._follow(events)
                 finally:
                     self._recorder.release(self.position)
             if self._recorder.closed and self.position == self._recorder.appended:
+                self._catch_up(self._source.end_ns())
                 return
+            self._catch_up(self._source.clock_ns())
 
     def ping(self) -> None:
         """Make the loop come round, which `beats` then shows."""
         self._recorder.poke()
 
+    def reconfigure(self, config: Config) -> None:
+        """Go by ``config`` from the next round on; a rule that stays the same keeps its counts."""
+        self._news = config
+        self._recorder.poke()
+
+    def _take_news(self) -> None:
+        """A new configuration, a new source: what was planned for the old ones is void."""
+        config, self._news = self._news, None
+        opened = self._source.sources_opened
+        if config is not None:
+            self._handlers = load_handlers(config, self._handlers)
+            self._config = config
+            self.incidents.limits = incident_limits(config)
+        if config is not None or opened != self._sources_seen:
+            self._looks.serve(self._handlers if opened else ())
+            if opened != self._sources_seen:
+                self._servers.refresh(self._source.clock_ns() or 0)
+            self._sources_seen = opened
+
+    def _patience_sec(self) -> float | None:
+        """How long to sleep without an event: not at all, or for ever while nothing is due."""
+        now_ns = self._source.clock_ns()
+        due = [at for at in (self._looks.due_ns, self.incidents.next_end_ns()) if at is not None]
+        if now_ns is None or not due:
+            return None
+        return max(0.0, (min(due) - now_ns) / NANOSECONDS)
+
+    def _follow(self, events: NDArray[np.void]) -> None:
+        """Examine ``events``, with the looks and the ends of incidents that were due between."""
+        quiet_ns, window_ns = self.incidents.limits.quiet_ns, self._window_ns()
+        for batch in in_windows(events, quiet_ns, window_ns):
+            rest = batch
+            while len(rest):
+                count = self._before_next_look(rest)
+                if count:
+                    self._examine(rest[:count])
+                else:
+                    self._look()
+                rest = rest[count:]
+
+    def _before_next_look(self, events: NDArray[np.void]) -> int:
+        due_ns = self._looks.due_ns
+        if due_ns is None:
+            return len(events)
+        later = events["cmd_end_time_ns"] >= max(0, due_ns)
+        first = int(np.argmax(later))
+        return first if later[first] else len(events)
+
     def _examine(self, events: NDArray[np.void]) -> None:
         batch = EventBatch.of(events)
+        last_ns = int(batch.time_ns[-1])
+        self._note_ends(int(batch.time_ns[0]))
         for handler in self._handlers:
-            time_ns = handler.detect(batch)
-            if time_ns is not None and self.incidents.is_new(handler.rule.name, time_ns):
-                self._order(handler, time_ns)
+            for finding in handler.detect(batch):
+                self._take(handler, finding)
+        self._looks.notice_bell(self._source.clock_ns() or last_ns)
 
-    def _order(self, handler: AnomalyHandler, time_ns: int) -> None:
-        rule = handler.rule
+    def _catch_up(self, now_ns: int | None) -> None:
+        """The looks and the ends that are due without an event."""
+        if now_ns is None:
+            return
+        while self._looks.due_ns is not None and self._looks.due_ns <= now_ns:
+            self._look()
+        self._note_ends(now_ns)
+
+    def _look(self) -> None:
+        due_ns = self._looks.due_ns or 0
+        time_ns = max(due_ns, self._source.clock_ns() or 0)
+        self._note_ends(time_ns)
+        sight, found = self._looks.look(time_ns)
+        self._evidence.note(sight)
+        for handler, finding in found:
+            self._take(handler, finding)
+
+    def _note_ends(self, now_ns: int) -> None:
+        for incident in self.incidents.end_quiet(now_ns):
+            seconds = (incident.last_ns - incident.opened_ns) / NANOSECONDS
+            self._audit.record(
+                "incident_end",
+                f"Incident at {incident.cause or 'this host'} is over after {seconds:.0f} s, "
+                f"{incident.triggers} triggers, {len(incident.bundles)} bundles",
+                incident=incident.id,
+                rules=",".join(incident.rules),
+            )
+
+    def _take(self, handler: Handler, finding: Finding) -> None:
+        state = self._servers.state(finding.session_id, finding.time_ns)
+        scene = self._evidence.scene(self.position, finding.time_ns, state)
+        if not handler.stands(finding, scene):
+            return
+        cause = finding.server or state.server_of(finding.session_id)
+        if not cause and finding.session_id:
+            cause = f"session {finding.session_id:#x}"
+        order = self.incidents.take(cause, handler.rule.name, finding.time_ns)
+        if order is not None:
+            self._order(handler, finding, scene, order)
+
+    def _order(self, handler: Handler, finding: Finding, scene: Scene, order: BundleOrder) -> None:
         try:
-            action = self._action(handler, time_ns)
+            action = self._action(handler, finding, scene, order)
             self._record(action)
             accepted = self._collect(action)
         except BaseException:
-            self.incidents.collection_failed(rule.name)
+            self.incidents.collection_failed(order.bundle_id)
             raise
         if not accepted:
-            self.incidents.collection_failed(rule.name)
+            self.incidents.collection_failed(order.bundle_id)
+
+    def _action(
+        self, handler: Handler, finding: Finding, scene: Scene, order: BundleOrder
+    ) -> AnomalyAction:
+        trigger = handler.describe(finding, scene)
+        return AnomalyAction(
+            id=order.bundle_id,
+            wall_ns=time.time_ns(),
+            anomaly=handler.rule,
+            trigger=trigger,
+            evidence=self._evidence.of(scene, finding.time_ns - handler.window_ns),
+            incident=order,
+            aftermath=self._evidence.aftermath(self.position),
+        )
 
     def _record(self, action: AnomalyAction) -> None:
         name = action.anomaly.name
         message = f"{name}: {action.trigger.reason}"
-        self._audit.record("anomaly", message, anomaly=name, bundle=action.id)
-
-    def _action(self, handler: AnomalyHandler, time_ns: int) -> AnomalyAction:
-        snapshot = self._snapshot()
-        history = self._recorder.history(self.position)
-        ends = history["cmd_end_time_ns"]
-        window = history[(ends <= time_ns) & (ends + np.uint64(handler.window_ns) >= time_ns)]
-        return AnomalyAction(
-            id=new_ulid(),
-            wall_ns=time.time_ns(),
-            anomaly=handler.rule,
-            trigger=handler.describe(EventBatch.of(window), time_ns),
-            evidence=Evidence(
-                events=history,
-                histograms=snapshot.histograms,
-                inflight=snapshot.inflight,
-                counters=snapshot.counters,
-                wall_offset_ns=snapshot.wall_offset_ns,
-                source=snapshot.source,
-            ),
+        self._audit.record(
+            "anomaly", message, anomaly=name, bundle=action.id, incident=action.incident.incident_id
         )
+
+    def _read_state(self, at_ns: int) -> CifsState:
+        return state_of(self._source.cifs_texts(at_ns))
+
+    def _window_ns(self) -> int:
+        return int(self._config.watch_interval_sec * NANOSECONDS)
 
 
 def in_windows(
@@ -127,10 +247,24 @@ def in_windows(
     return np.split(events, np.flatnonzero(np.diff(window)) + 1)
 
 
-def load_handlers(config: Config) -> Sequence[AnomalyHandler]:
-    """One detector for each rule; its window is ``watch_interval_sec``."""
+def load_handlers(config: Config, known: Sequence[Handler] = ()) -> Sequence[Handler]:
+    """One detector for each rule, its window ``watch_interval_sec``; of ``known`` ones those that
+    would be made anew just as they are."""
     window_ns = int(config.watch_interval_sec * NANOSECONDS)
+    kept = {h.rule.name: h for h in known if h.window_ns == window_ns}
     return [
-        ANOMALY_HANDLER_REGISTRY[rule.type](rule, window_ns)
+        kept[rule.name]
+        if rule.name in kept and kept[rule.name].rule == rule
+        else ANOMALY_TYPES[rule.type].handler(rule, window_ns)
         for rule in config.guardian.anomalies.values()
     ]
+
+
+def incident_limits(config: Config) -> IncidentLimits:
+    """The watcher's settings for incidents, in nanoseconds."""
+    watcher = config.watcher
+    return IncidentLimits(
+        quiet_ns=int(watcher.incident_quiet_sec * NANOSECONDS),
+        followup_ns=int(watcher.incident_followup_sec * NANOSECONDS),
+        max_followups=watcher.incident_max_followups,
+    )

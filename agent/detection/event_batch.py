@@ -25,6 +25,12 @@ class EventBatch:
     retval: NDArray[np.int32]
     command: NDArray[np.uint16]
 
+    def sessions(self, chosen: NDArray[np.bool_] | NDArray[np.intp]) -> NDArray[np.uint64]:
+        """Session ids of the ``chosen`` events: few as a rule, so they are no column."""
+        words = self.events.view(np.uint64).reshape(len(self.events), WORDS)
+        sessions: NDArray[np.uint64] = words[:, PLACES["session_id"]][chosen]
+        return sessions
+
     @classmethod
     def of(cls, events: NDArray[np.void]) -> EventBatch:
         """Copy the columns out; a record is one cache line, and this is the only pass over them."""

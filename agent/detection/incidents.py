@@ -1,53 +1,164 @@
-"""An incident, not an alarm: trouble that lasts is one incident with one bundle."""
+"""An incident, not an alarm: trouble of one cause is one incident with one bundle."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from agent.storage.ulid import new_ulid
 
 # After this long a failed collection is tried again, if the trouble lasts.
 RETRY_NS = 60_000_000_000
 
 
+@dataclass(frozen=True)
+class IncidentLimits:
+    """An incident is over after ``quiet_ns`` without a trigger; while it lasts, a further bundle
+    is made after ``followup_ns`` at the earliest, and ``max_followups`` times at most."""
+
+    quiet_ns: int
+    followup_ns: int = 600_000_000_000
+    max_followups: int = 6
+
+
 @dataclass
 class Incident:
-    """Trouble under one rule, open until it has been quiet long enough."""
+    """Trouble of one cause. Times are CLOCK_MONOTONIC; ``rules`` counts triggers by rule.
 
-    ordered_ns: int
+    ``cause`` is a server's name, else a session, empty when it is not known. ``bundles`` are the
+    ids of those ordered; ``has_bundle`` is False when the last of them came to nothing.
+    """
+
+    id: str
+    cause: str
+    opened_ns: int
     last_ns: int
+    ordered_ns: int
     has_bundle: bool = True
+    rules: dict[str, int] = field(default_factory=dict)
+    bundles: list[str] = field(default_factory=list)
+
+    @property
+    def triggers(self) -> int:
+        """All triggers so far."""
+        return sum(self.rules.values())
+
+
+@dataclass(frozen=True)
+class BundleOrder:
+    """A bundle that an incident is to get: its id, and which of the incident's it is, from 1."""
+
+    bundle_id: str
+    incident_id: str
+    number: int
+    cause: str
+    opened_ns: int
 
 
 class IncidentTracker:
-    """Tells new incidents from further triggers of open ones. Times are those of the events.
+    """Tells new incidents from further triggers of open ones. Thread-safe."""
 
-    One thread calls `is_new`; `collection_failed` may come from any.
-    """
-
-    def __init__(self, quiet_ns: int) -> None:
-        self._quiet_ns = quiet_ns
-        self._open: dict[str, Incident] = {}
-        self.incidents = 0
+    def __init__(self, limits: IncidentLimits) -> None:
+        self.limits = limits
+        self._changed: Callable[[Sequence[Incident]], None] = lambda _: None
+        self._lock = threading.Lock()
+        self._open: list[Incident] = []
+        self._noted_ns = 0
+        self.opened = 0
         self.suppressed = 0
+        self.ended = 0
 
-    def is_new(self, rule: str, time_ns: int) -> bool:
-        """Take a trigger of ``rule``; whether a bundle is to be collected for it.
+    def resume(
+        self, known: Sequence[Incident], changed: Callable[[Sequence[Incident]], None]
+    ) -> None:
+        """Go on with ``known`` incidents. From now on ``changed`` gets the open ones whenever they
+        are to survive a restart; it must not raise."""
+        with self._lock:
+            self._open = list(known)
+            self._changed = changed
 
-        That is so when it begins an incident, or when the open one never got its bundle.
+    def take(self, cause: str, rule: str, time_ns: int) -> BundleOrder | None:
+        """Take a trigger of ``rule``; the bundle to be collected for it, if one is.
+
+        That is so when it begins an incident, when the open one never got its bundle, or when it
+        has lasted long enough for another.
         """
-        incident = self._open.get(rule)
-        if incident is None or time_ns - incident.last_ns > self._quiet_ns:
-            self._open[rule] = Incident(time_ns, time_ns)
-            self.incidents += 1
-            return True
-        incident.last_ns = max(incident.last_ns, time_ns)
-        if not incident.has_bundle and time_ns - incident.ordered_ns >= RETRY_NS:
+        with self._lock:
+            incident = self._of(cause, time_ns)
+            if incident is None:
+                incident = Incident(new_ulid(), cause, time_ns, time_ns, time_ns)
+                self._open.append(incident)
+                self.opened += 1
+                order = True
+            else:
+                incident.last_ns = max(incident.last_ns, time_ns)
+                incident.cause = incident.cause or cause
+                order = self._wants_bundle(incident, time_ns)
+            incident.rules[rule] = incident.rules.get(rule, 0) + 1
+            if not order:
+                self.suppressed += 1
+                self._note_progress(time_ns)
+                return None
             incident.ordered_ns, incident.has_bundle = time_ns, True
-            return True
-        self.suppressed += 1
-        return False
+            incident.bundles.append(new_ulid())
+            self._note(time_ns)
+            number = len(incident.bundles)
+            return BundleOrder(
+                incident.bundles[-1], incident.id, number, incident.cause, incident.opened_ns
+            )
 
-    def collection_failed(self, rule: str) -> None:
-        """The incident of ``rule`` has no bundle after all."""
-        incident = self._open.get(rule)
-        if incident:
-            incident.has_bundle = False
+    def collection_failed(self, bundle_id: str) -> None:
+        """This bundle of an incident came to nothing."""
+        with self._lock:
+            for incident in self._open:
+                if incident.bundles and incident.bundles[-1] == bundle_id:
+                    incident.bundles.pop()
+                    incident.has_bundle = False
+                    self._changed(self._open)
+
+    def end_quiet(self, now_ns: int) -> list[Incident]:
+        """The incidents that are over by ``now_ns``, each once."""
+        with self._lock:
+            over = [i for i in self._open if now_ns - i.last_ns > self.limits.quiet_ns]
+            if over:
+                self._open = [i for i in self._open if i not in over]
+                self.ended += len(over)
+                self._changed(self._open)
+            return over
+
+    def next_end_ns(self) -> int | None:
+        """When the next open incident is over, if nothing else happens; None: none is open."""
+        with self._lock:
+            ends = [incident.last_ns for incident in self._open]
+            return min(ends) + self.limits.quiet_ns + 1 if ends else None
+
+    def open(self) -> list[Incident]:
+        """The incidents that last; a copy of the list."""
+        with self._lock:
+            return list(self._open)
+
+    def _of(self, cause: str, time_ns: int) -> Incident | None:
+        """The open incident of that cause; an unknown cause is that of whatever lasts."""
+        for incident in self._open:
+            same = incident.cause == cause or not cause or not incident.cause
+            if same and time_ns - incident.last_ns <= self.limits.quiet_ns:
+                return incident
+        return None
+
+    def _wants_bundle(self, incident: Incident, time_ns: int) -> bool:
+        waited_ns = time_ns - incident.ordered_ns
+        if not incident.has_bundle:
+            return waited_ns >= RETRY_NS
+        if len(incident.bundles) > self.limits.max_followups:
+            return False
+        return waited_ns >= self.limits.followup_ns
+
+    def _note_progress(self, time_ns: int) -> None:
+        """Not at every trigger: a quarter of the quiet time is precise enough after a restart."""
+        if abs(time_ns - self._noted_ns) >= self.limits.quiet_ns // 4:
+            self._note(time_ns)
+
+    def _note(self, time_ns: int) -> None:
+        self._noted_ns = time_ns
+        self._changed(self._open)

@@ -23,7 +23,7 @@ def commands_between(activity: NDArray[np.void], first_ns: int, last_ns: int) ->
     So they may be those of up to two ticks more than the range.
     """
     tick = activity["tick"]
-    touched = (tick >= first_ns >> abi.TICK_SHIFT) & (tick <= last_ns >> abi.TICK_SHIFT)
+    touched = (tick >= max(0, first_ns) >> abi.TICK_SHIFT) & (tick <= last_ns >> abi.TICK_SHIFT)
     commands: NDArray[np.uint64] = activity["commands"][touched].sum(axis=0, dtype=np.uint64)
     return commands
 

@@ -43,13 +43,16 @@ class FlightRecorder:
                 self.appended += count
                 self._changed.notify_all()
 
-    def wait_beyond(self, position: int) -> int:
-        """Block until an event ``position`` exists, the recorder closes or `poke` is called.
+    def wait_beyond(self, position: int, timeout_sec: float | None = None) -> int:
+        """Block until an event ``position`` exists, the recorder closes, `poke` is called or the
+        time is over; without a timeout it costs no wake-up.
 
         Returns the number after the newest event.
         """
         with self._changed:
-            self._changed.wait_for(lambda: self.appended > position or self.closed or self._poked)
+            self._changed.wait_for(
+                lambda: self.appended > position or self.closed or self._poked, timeout_sec
+            )
             self._poked = False
             return self.appended
 
@@ -68,9 +71,8 @@ class FlightRecorder:
             self._changed.notify_all()
 
     def history(self, end: int) -> NDArray[np.void]:
-        """A copy of all recorded events before number ``end``, oldest first.
-
-        Called by the reader for an ``end`` it has not released yet.
+        """A copy of all recorded events before number ``end`` (at most ``appended``), oldest first;
+        from any thread.
         """
         first = max(0, self._claimed - self.capacity)
         place = first % self.capacity

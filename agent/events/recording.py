@@ -9,48 +9,97 @@ from collections.abc import Callable
 from datetime import datetime, timezone
 from pathlib import Path
 
+import numpy as np
+
 from agent import __version__
 from agent.events.event_source import KernelSource
 from agent.events.flight_recorder import FlightRecorder
-from agent.events.trace import TraceWriter, create_trace
+from agent.events.trace import Look, TraceWriter, create_trace
 from agent.kernel.kernel_filter import record_everything
 from agent.kernel.probe import Probe
 from agent.service.stop_signal import StopSignal
+from bpf import abi
 
 BUFFER_EVENTS = 32_768
+ROUND_SEC = 0.02
+# Commands this old are worth a look at what the kernel lists as pending, as often as this.
+OLD_NS = 500_000_000
 
 
-def record_trace(
-    probe: Probe, out: Path, stop: StopSignal, progress: Callable[[int], None]
-) -> tuple[int, int]:
-    """Write all commands into ``out`` until ``stop`` is set; returns (events, lost).
+class Recording:
+    """Moves what happens on this host into a trace; takes over ``probe``."""
 
-    Takes over ``probe`` and closes it. ``progress`` gets the count of events so far.
-    """
-    source = KernelSource(probe)
-    source.apply(record_everything())
-    recorder = FlightRecorder(BUFFER_EVENTS)
-    lost = 0
-    waker = threading.Thread(target=_wake_at_stop, args=(stop, source), daemon=True)
-    waker.start()
-    try:
-        with create_trace(out, trace_meta(source)) as writer:
-            while not stop.is_set():
-                source.wait()
-                lost = _write_pending(source, recorder, writer, lost)
-                progress(writer.events)
-                stop.wait(0.005)
-            _write_pending(source, recorder, writer, lost)
-            return writer.events, lost
-    finally:
-        stop.set()
-        waker.join()
-        source.close()
+    def __init__(self, probe: Probe, progress: Callable[[int], None]) -> None:
+        self._source = KernelSource(probe)
+        self._source.apply(record_everything())
+        self._recorder = FlightRecorder(BUFFER_EVENTS)
+        self._progress = progress
+        self._position = 0
+        self._looked_ns = 0
+        self.lost = 0
 
+    def run(self, out: Path, stop: StopSignal) -> int:
+        """Write all commands into ``out`` until ``stop`` is set; how many."""
+        waker = threading.Thread(target=self._wake_at_stop, args=(stop,), daemon=True)
+        waker.start()
+        try:
+            with create_trace(out, trace_meta(self._source)) as writer:
+                writer.write_look(self._look())
+                while not stop.is_set():
+                    self._round(writer)
+                    stop.wait(ROUND_SEC)
+                self._write_pending(writer)
+                writer.write_look(self._look())
+                return writer.events
+        finally:
+            stop.set()
+            waker.join()
+            self._source.close()
 
-def _wake_at_stop(stop: StopSignal, source: KernelSource) -> None:
-    stop.wait(None)
-    source.wake()
+    def _wake_at_stop(self, stop: StopSignal) -> None:
+        stop.wait(None)
+        self._source.wake()
+
+    def _round(self, writer: TraceWriter) -> None:
+        """Sleeps while no command is under way; one that grows old is looked at."""
+        if not len(self._source.snapshot().inflight):
+            self._source.arm_bell(time.monotonic_ns())
+            if not len(self._source.snapshot().inflight):
+                self._source.wait()
+        self._write_pending(writer)
+        look = self._look_at_old()
+        if look is not None:
+            writer.write_look(look)
+        self._progress(writer.events)
+
+    def _look_at_old(self) -> Look | None:
+        now_ns = time.monotonic_ns()
+        if now_ns - self._looked_ns < OLD_NS:
+            return None
+        started = self._source.snapshot().inflight["start_ns"].astype(np.int64)
+        if not (started <= now_ns - OLD_NS).any():
+            return None
+        self._looked_ns = now_ns
+        return self._look()
+
+    def _look(self) -> Look:
+        texts = self._source.cifs_texts(0)
+        return Look(time.monotonic_ns(), self._source.snapshot().inflight, texts)
+
+    def _write_pending(self, writer: TraceWriter) -> None:
+        """Move what is waiting from the ring to the file."""
+        while self._source.drain(self._recorder):
+            end = self._recorder.appended
+            while self._position < end:
+                events = self._recorder.view(self._position, end)
+                self._position += len(events)
+                writer.write(events[events["tool"] != abi.TOOL_BELL])
+            self._recorder.release(end)
+        counters = self._source.snapshot().counters
+        lost = counters["ring_full"] + counters["bad_records"]
+        if lost > self.lost:
+            writer.write(self._recorder.view(0, 0), lost - self.lost)
+            self.lost = lost
 
 
 def trace_meta(source: KernelSource) -> dict[str, object]:
@@ -63,22 +112,3 @@ def trace_meta(source: KernelSource) -> dict[str, object]:
         "kernel": platform.release(),
         "compound": snapshot.source.get("compound"),
     }
-
-
-def _write_pending(
-    source: KernelSource, recorder: FlightRecorder, writer: TraceWriter, lost_before: int
-) -> int:
-    """Move what is waiting from the ring to the file; the count of lost events so far."""
-    while source.drain(recorder):
-        end = recorder.appended
-        position = writer.events
-        while position < end:
-            events = recorder.view(position, end)
-            position += len(events)
-            writer.write(events)
-        recorder.release(end)
-    counters = source.snapshot().counters
-    lost = counters["ring_full"] + counters["bad_records"]
-    if lost > lost_before:
-        writer.write(recorder.view(0, 0), lost - lost_before)
-    return lost

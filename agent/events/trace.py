@@ -1,8 +1,10 @@
 """Recorded traces: every command of a stretch of time, to replay without a kernel or a mount.
 
 A trace is one zstd stream: a line of JSON about the recording, then blocks. A block is a line of
-JSON (``events``: how many follow, ``lost``: how many were lost before them) and as many 64-byte
-records of `bpf.abi.EVENT`. A recording that was cut off is good up to its last whole block.
+JSON and what it announces: ``events`` (how many follow, ``lost``: how many were lost before them)
+64-byte records of `bpf.abi.EVENT`; or, for a look, ``inflight`` records of `bpf.abi.INFLIGHT`, with
+the look's ``time_ns`` and the texts of the kernel's SMB client in the line itself. A recording that
+was cut off is good up to its last whole block. Version 1 had no looks.
 """
 
 from __future__ import annotations
@@ -19,13 +21,17 @@ import numpy as np
 import zstandard
 from numpy.typing import NDArray
 
+from agent.cifs.state import CifsTexts
 from agent.storage import durable_file
 from bpf import abi
 
 FORMAT = "aod-trace"
-VERSION = 1
+VERSION = 2
+READABLE_VERSIONS = (1, 2)
 COMPRESSION_LEVEL = 10
 MOST_EVENTS = 50_000_000
+MOST_LOOKS = 1_000_000
+LINE_LIMIT = 16 << 20
 
 
 class TraceError(Exception):
@@ -33,18 +39,35 @@ class TraceError(Exception):
 
 
 @dataclass(frozen=True)
+class Look:
+    """The table of commands under way at ``time_ns``, and what the kernel said of its servers."""
+
+    time_ns: int
+    inflight: NDArray[np.void]
+    texts: CifsTexts
+
+
+@dataclass(frozen=True)
 class Trace:
-    """``meta`` holds kernel, version and ``wall_offset_ns``; ``events`` are in order of arrival."""
+    """``meta`` holds kernel, version and ``wall_offset_ns``; ``events`` are in order of arrival,
+    ``looks`` in order of time."""
 
     meta: dict[str, Any]
     events: NDArray[np.void]
     lost: int
+    looks: tuple[Look, ...] = ()
 
     @property
     def duration_ns(self) -> int:
         """From the end of the first command to the end of the last."""
         times = self.events["cmd_end_time_ns"]
         return int(times.max()) - int(times.min()) if len(times) else 0
+
+
+@dataclass(frozen=True)
+class _Events:
+    events: NDArray[np.void]
+    lost: int
 
 
 class TraceWriter:
@@ -60,6 +83,12 @@ class TraceWriter:
             self._stream.write(json.dumps({"events": len(events), "lost": lost}).encode() + b"\n")
             self._stream.write(events.tobytes())
             self.events += len(events)
+
+    def write_look(self, look: Look) -> None:
+        """Append a look."""
+        line = {"inflight": len(look.inflight), "time_ns": look.time_ns, "texts": vars(look.texts)}
+        self._stream.write(json.dumps(line).encode() + b"\n")
+        self._stream.write(look.inflight.tobytes())
 
 
 @contextmanager
@@ -90,9 +119,14 @@ def read_trace(path: Path) -> Trace:
             blocks = list(_blocks(stream))
         except zstandard.ZstdError as error:
             raise TraceError(f"{path}: not a trace, or damaged: {error}") from error
-    events = [block for block, _ in blocks]
+    events = [block.events for block in blocks if isinstance(block, _Events)]
     joined = np.concatenate(events) if events else np.zeros(0, abi.EVENT)
-    return Trace(meta, joined, sum(lost for _, lost in blocks))
+    return Trace(
+        meta,
+        joined,
+        sum(block.lost for block in blocks if isinstance(block, _Events)),
+        tuple(block for block in blocks if isinstance(block, Look)),
+    )
 
 
 def _header(stream: IO[bytes], path: Path) -> dict[str, Any]:
@@ -102,23 +136,43 @@ def _header(stream: IO[bytes], path: Path) -> dict[str, Any]:
         header = None
     if not isinstance(header, dict) or header.get("format") != FORMAT:
         raise TraceError(f"{path}: not a trace; make one with 'aod-agent record'")
-    if (header.get("version"), header.get("event_bytes")) != (VERSION, abi.EVENT.itemsize):
+    known = header.get("version") in READABLE_VERSIONS
+    if not known or header.get("event_bytes") != abi.EVENT.itemsize:
         raise TraceError(f"{path}: trace version {header.get('version')} is of another release")
     return header
 
 
-def _blocks(stream: IO[bytes]) -> Iterator[tuple[NDArray[np.void], int]]:
-    total = 0
-    while line := stream.readline(4_096):
+def _blocks(stream: IO[bytes]) -> Iterator[_Events | Look]:
+    events = looks = 0
+    while line := stream.readline(LINE_LIMIT):
         try:
-            block = json.loads(line)
-            count, lost = int(block["events"]), int(block["lost"])
+            head = json.loads(line)
+            block = _look(head, stream) if "inflight" in head else _events(head, stream)
         except (ValueError, KeyError, TypeError):
             return
-        total += count
-        if count < 0 or total > MOST_EVENTS:
+        if isinstance(block, Look):
+            looks += 1
+        else:
+            events += len(block.events)
+        if events > MOST_EVENTS or looks > MOST_LOOKS:
             return
-        data = stream.read(count * abi.EVENT.itemsize)
-        if len(data) < count * abi.EVENT.itemsize:
-            return
-        yield np.frombuffer(data, abi.EVENT), lost
+        yield block
+
+
+def _events(head: dict[str, Any], stream: IO[bytes]) -> _Events:
+    return _Events(_records(stream, abi.EVENT, int(head["events"])), int(head["lost"]))
+
+
+def _look(head: dict[str, Any], stream: IO[bytes]) -> Look:
+    inflight = _records(stream, abi.INFLIGHT, int(head["inflight"]))
+    return Look(int(head["time_ns"]), inflight, CifsTexts(**head["texts"]))
+
+
+def _records(stream: IO[bytes], dtype: np.dtype[np.void], count: int) -> NDArray[np.void]:
+    """Raises ValueError when the stream ends before, or the count makes no sense."""
+    if not 0 <= count <= MOST_EVENTS:
+        raise ValueError(f"{count} records")
+    data = stream.read(count * dtype.itemsize)
+    if len(data) < count * dtype.itemsize:
+        raise ValueError("cut off")
+    return np.frombuffer(data, dtype)

@@ -8,9 +8,12 @@ import time
 import numpy as np
 from numpy.typing import NDArray
 
+from agent.cifs.state import CifsTexts
+from agent.events.activity import activity_of
 from agent.events.event_source import Snapshot
 from agent.events.flight_recorder import FlightRecorder
 from agent.events.trace import Trace
+from agent.events.trace_memory import TraceMemory
 from agent.kernel.kernel_filter import apply_filter
 from agent.kernel.ring_buffer import RAW_EVENT
 from agent.service.stop_signal import StopSignal
@@ -25,7 +28,8 @@ class TraceSource:
     """Plays ``trace`` through the kernel's filter, ``speed`` times as fast as it was recorded.
 
     A speed of 0 plays as fast as the pipeline takes it. Once ``interrupt`` is set, nothing more
-    comes.
+    comes. It has no clock: whoever follows it goes by the events' times, and asks for the memory
+    as it was then.
     """
 
     def __init__(
@@ -38,9 +42,9 @@ class TraceSource:
     ) -> None:
         self._interrupt = interrupt
         self._trace = trace
+        self._memory = TraceMemory(trace)
         self._events = apply_filter(settings, trace.events)
         self._times = np.maximum.accumulate(self._events["cmd_end_time_ns"].astype(np.int64))
-        self._first_ns = int(trace.events["cmd_end_time_ns"].min()) if len(trace.events) else 0
         self._speed = speed
         self._name = name
         self._position = 0
@@ -75,40 +79,48 @@ class TraceSource:
             recorder.append(batch.view(RAW_EVENT))
         return len(batch)
 
-    def apply(self, settings: NDArray[np.void]) -> None:
-        """Settled at the start."""
+    def clock_ns(self) -> None:
+        return None
 
-    def arm_bell(self) -> None:
-        """No bell."""
-
-    def bell_armed(self) -> bool:
-        return False
-
-    def clock_ns(self) -> int:
-        return self._reached_ns()
+    def end_ns(self) -> int:
+        return self._memory.end_ns
 
     def snapshot(self, at_ns: int | None = None) -> Snapshot:
-        reached = self._reached_ns()
-        seen = self._trace.events[self._trace.events["cmd_end_time_ns"] <= reached]
+        moment_ns = self._reached_ns() if at_ns is None else at_ns
+        ended = self._memory.ended_before(moment_ns)
         return Snapshot(
-            histograms=histograms_of(seen),
-            inflight=np.zeros(0, abi.INFLIGHT),
+            histograms=histograms_of(ended),
+            inflight=self._memory.inflight(moment_ns),
             counters={"events": self._position, "trace_lost": self._trace.lost},
             wall_offset_ns=int(self._trace.meta.get("wall_offset_ns", 0)),
             source={"kind": "replay", "trace": self._name, "recording": self._trace.meta},
+            activity=activity_of(ended),
+            hosts=self._memory.hosts(),
         )
+
+    def arm_bell(self, at_ns: int) -> int | None:
+        return self._memory.next_start_ns(at_ns)
+
+    def bell_armed(self) -> bool:
+        return True  # it never rings: `arm_bell` has said when the next command starts
+
+    def cifs_texts(self, at_ns: int) -> CifsTexts:
+        return self._memory.cifs_texts(at_ns)
+
+    def apply(self, settings: NDArray[np.void]) -> None:
+        """A trace is replayed with the settings it was opened with."""
 
     def close(self) -> None:
         """Nothing is held open."""
 
     def _reached_ns(self) -> int:
-        return int(self._times[self._position - 1]) if self._position else self._first_ns
+        return int(self._times[self._position - 1]) if self._position else self._memory.begin_ns
 
     def _due(self) -> int:
         if self._speed <= 0 or self._started is None:
             return len(self._events)
         elapsed_ns = (time.monotonic() - self._started) * 1e9 * self._speed
-        return int(np.searchsorted(self._times, self._first_ns + elapsed_ns, side="right"))
+        return int(np.searchsorted(self._times, self._memory.begin_ns + elapsed_ns, side="right"))
 
 
 def histograms_of(events: NDArray[np.void]) -> NDArray[np.uint64]:

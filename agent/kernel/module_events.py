@@ -7,7 +7,7 @@ import errno
 import os
 import select
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 NETLINK_KOBJECT_UEVENT = 15
@@ -20,7 +20,21 @@ SIGNS_OF_CIFS = (
 
 
 def wait_for_cifs(stop_fd: int, signs: Sequence[Path] = SIGNS_OF_CIFS) -> bool:
-    """Block until one of ``signs`` is there (True) or ``stop_fd`` is readable (False).
+    """Block until one of ``signs`` is there (True) or ``stop_fd`` is readable (False)."""
+    return _wait(lambda: _is_there(signs), [stop_fd]) is None
+
+
+def wait_for_new_cifs(descriptors: Sequence[int], signs: Sequence[Path] = SIGNS_OF_CIFS) -> None:
+    """Block until the module was unloaded and loaded again, or one of ``descriptors`` is readable.
+
+    A kernel with cifs built in never unloads it.
+    """
+    if _wait(lambda: not _is_there(signs), descriptors) is None:
+        _wait(lambda: _is_there(signs), descriptors)
+
+
+def _wait(condition: Callable[[], bool], descriptors: Sequence[int]) -> int | None:
+    """None when ``condition`` holds, else the descriptor that became readable before.
 
     The socket listens before the first look, so no module is missed between the two. It is the
     kernel's own announcement: udev need not run.
@@ -31,13 +45,19 @@ def wait_for_cifs(stop_fd: int, signs: Sequence[Path] = SIGNS_OF_CIFS) -> bool:
         kernel.bind((0, KERNEL_EVENTS_GROUP))
         poller = select.poll()
         poller.register(kernel, select.POLLIN)
-        poller.register(stop_fd, select.POLLIN)
-        # Not Path.is_dir: it raises where the directories above may not be entered.
-        while not any(os.path.isdir(sign) for sign in signs):  # noqa: PTH112
-            if any(descriptor == stop_fd for descriptor, _ in poller.poll()):
-                return False
+        for descriptor in descriptors:
+            poller.register(descriptor, select.POLLIN)
+        while not condition():
+            for ready, _ in poller.poll():
+                if ready in descriptors:
+                    return ready
             _discard(kernel)
-    return True
+    return None
+
+
+def _is_there(signs: Sequence[Path]) -> bool:
+    # Not Path.is_dir: it raises where the directories above may not be entered.
+    return any(os.path.isdir(sign) for sign in signs)  # noqa: PTH112
 
 
 def _discard(kernel: socket.socket) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agent.events.event_source import EventSource, KernelSource
-from agent.kernel.module_events import wait_for_cifs
+from agent.kernel.module_events import wait_for_cifs, wait_for_new_cifs
 from agent.kernel.probe import LoadStopped, Probe, ProbeFault, load_probe
 from agent.kernel.rights import missing_rights
 from agent.service.stop_signal import StopSignal
@@ -24,11 +24,28 @@ def open_kernel_source(probe: Probe) -> KernelSource:
 
 
 class ProbeOpener:
-    """Call it for a source; ``state`` says how far it came, for the status."""
+    """Call it for a source; ``state`` says how far it came, for the status.
+
+    `use`, `let_go` and `attach` may be called from any thread.
+    """
 
     def __init__(self, settings: NDArray[np.void]) -> None:
         self._settings = settings
+        self._again: StopSignal | None = None
         self.state: dict[str, Any] = {"state": "starting"}
+
+    def use(self, settings: NDArray[np.void]) -> None:
+        """Thresholds for the sources to come."""
+        self._settings = settings
+
+    def let_go(self) -> None:
+        """Before the next source, wait until the module was loaded anew, or for `attach`."""
+        self._again = self._again or StopSignal()
+
+    def attach(self) -> None:
+        """Open the next source without such a wait."""
+        if self._again:
+            self._again.set()
 
     def __call__(self, stop: StopSignal) -> EventSource | None:
         """A `KernelSource`, or None when ``stop`` was set. Raises `ProbeFault`."""
@@ -55,6 +72,11 @@ class ProbeOpener:
         fault = missing_rights()
         if fault:
             raise fault
+        if self._again:
+            self.state = {"state": "detached"}
+            wait_for_new_cifs([stop.fd, self._again.fd])
+            self._again.close()
+            self._again = None
         self.state = {"state": "waiting_for_cifs"}
         if not wait_for_cifs(stop.fd):
             return None

@@ -31,12 +31,12 @@ class Audit:
     """Records events; thread-safe, never raises: a full journal must not stop a collection."""
 
     def __init__(self, enabled: bool = True, journal: Path = JOURNAL_SOCKET) -> None:
-        self._enabled = enabled
+        self.enabled = enabled
         self._journal = journal
 
     def record(self, event: str, message: str, **details: object) -> None:
         """Write one entry: ``AOD_EVENT=event`` and each detail as ``AOD_<NAME>``."""
-        if not self._enabled:
+        if not self.enabled:
             return
         fields = {"MESSAGE": message, "PRIORITY": "5", "SYSLOG_IDENTIFIER": "aod-agent"}
         fields["AOD_EVENT"] = event

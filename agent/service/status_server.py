@@ -1,4 +1,9 @@
-"""The running agent's status on a Unix socket: nothing is written while nobody asks."""
+"""The running agent's status on a Unix socket, and the orders it takes: nothing is written while
+nobody asks.
+
+A client sends one word and closes its end for writing; the answer is one JSON document. No word
+asks for the status.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +11,8 @@ import json
 import logging
 import os
 import socket
-from collections.abc import Callable
+import struct
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +23,8 @@ Status = dict[str, Any]
 SOCKET_NAME = "agent.sock"
 SOCKET_MODE = 0o660
 CLIENT_TIMEOUT_SEC = 5.0
+ORDER_TIMEOUT_SEC = 30.0
+WORD_LIMIT = 64
 DEFAULT_RUNTIME_DIRECTORY = Path("/run/aod")
 
 
@@ -40,12 +48,14 @@ def runtime_directory() -> Path:
 class StatusServer:
     """Answers every connection with one JSON document. `run` is a thread's body.
 
-    When ``status`` raises, the document is ``{"error": ...}``.
+    ``orders`` are obeyed for root, and for the agent's own user; the group may ask for the status.
+    When ``status`` or an order raises, the document is ``{"error": ...}``.
     """
 
     def __init__(self, directory: Path, status: Callable[[], Status]) -> None:
         self._path = directory / SOCKET_NAME
         self._status = status
+        self.orders: Mapping[str, Callable[[], Status]] = {}
         self._stopping = False
         self._bound: tuple[int, int] | None = None
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -93,38 +103,75 @@ class StatusServer:
         self._listener.close()
 
     def _answer(self, connection: socket.socket) -> None:
-        answer = self._document()
         try:
-            connection.sendall(answer.encode() + b"\n")
+            connection.sendall(self._document(connection).encode() + b"\n")
         except OSError as error:
             log.debug("status client went away: %s", error)
 
-    def _document(self) -> str:
+    def _document(self, connection: socket.socket) -> str:
+        word = _word(connection)
+        if word and word not in self.orders:
+            return json.dumps({"error": f"no such order: {word}"})
+        if word and _user(connection) not in (0, os.geteuid()):
+            return json.dumps({"error": f"{word}: only root may order that"})
         try:
-            return json.dumps(self._status())
+            return json.dumps(self.orders[word]() if word else self._status())
         except Exception as fault:
-            log.exception("the status cannot be told")
+            log.exception("no answer to %r", word or "status")
             return json.dumps({"error": f"{type(fault).__name__}: {fault}"})
 
 
 def query_status(directory: Path) -> Status:
     """Ask the running agent. Raises `NotRunningError` or `StatusFaultError`."""
+    status = _ask(directory, "", CLIENT_TIMEOUT_SEC)
+    if "error" in status:
+        raise StatusFaultError(f"the agent runs, but cannot tell its status: {status['error']}")
+    return status
+
+
+def give_order(directory: Path, order: str) -> Status:
+    """Have the running agent do something; its answer, with a key ``error`` when it did not.
+
+    Raises `NotRunningError`.
+    """
+    return _ask(directory, order, ORDER_TIMEOUT_SEC)
+
+
+def _ask(directory: Path, word: str, timeout_sec: float) -> Status:
     path = directory / SOCKET_NAME
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-            connection.settimeout(CLIENT_TIMEOUT_SEC)
+            connection.settimeout(timeout_sec)
             connection.connect(str(path))
+            connection.sendall(word.encode())
+            connection.shutdown(socket.SHUT_WR)
             with connection.makefile("rb") as answer:
-                status = json.loads(answer.read())
+                document = json.loads(answer.read())
     except PermissionError as error:
         raise NotRunningError(f"{path}: permission denied; run as root or in group aod") from error
     except (OSError, ValueError) as error:
         raise NotRunningError(f"no agent answers on {path}: {error}") from error
-    if not isinstance(status, dict):
+    if not isinstance(document, dict):
         raise NotRunningError(f"{path}: not an agent's answer")
-    if "error" in status:
-        raise StatusFaultError(f"the agent runs, but cannot tell its status: {status['error']}")
-    return status
+    return document
+
+
+def _word(connection: socket.socket) -> str:
+    """What the client asks for; one that neither speaks nor closes is taken to ask nothing."""
+    word = b""
+    try:
+        while len(word) < WORD_LIMIT and (part := connection.recv(WORD_LIMIT)):
+            word += part
+    except OSError:
+        return ""
+    return word.decode("ascii", "replace").strip()
+
+
+def _user(connection: socket.socket) -> int:
+    """User id of the process at the other end, as the kernel knows it."""
+    peer = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    user: int = struct.unpack("3i", peer)[1]
+    return user
 
 
 def _answers(path: Path) -> bool:

@@ -22,6 +22,11 @@ class StopSignal:
             self._set = True
             os.write(self._write_end, b"\0")
 
+    def close(self) -> None:
+        """Give the descriptors back; nobody may wait on it, or set it, any more."""
+        os.close(self.fd)
+        os.close(self._write_end)
+
     def is_set(self) -> bool:
         """Whether the request was made."""
         return self._set

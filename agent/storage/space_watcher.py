@@ -65,6 +65,11 @@ class SpaceWatcher:
         self._stopping = False
         self._statistics = SpaceStatistics()
 
+    def reconfigure(self, config: CleanupConfig) -> None:
+        """Go by other bounds, and look at once."""
+        self._config = config
+        self.wake()
+
     def run(self) -> None:
         """Look at the spool when woken, and at intervals while it holds anything, until `stop`."""
         while True:

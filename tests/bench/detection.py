@@ -13,13 +13,13 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-from agent.configuration.schema import AnomalyConfig, AnomalyType
+from agent.anomaly_types.reconnect import ReconnectRule
 from agent.detection.event_batch import EventBatch
-from agent.detection.registry import ANOMALY_HANDLER_REGISTRY
 from agent.events.flight_recorder import FlightRecorder
 from agent.kernel.ring_buffer import RingReader
 from bpf.headers import find_headers
 from tests.bench.figure import Figure
+from tests.rules import error_rule, handler_of, latency_rule, stall_rule
 
 EVENTS = 14_000
 ROUNDS = 9
@@ -131,10 +131,12 @@ class Vectorised:
         self._recorder = FlightRecorder(65_536)
         latency = {command: float(LIMIT_MS) for command in range(20)}
         rules = [
-            AnomalyConfig("slow", AnomalyType.LATENCY, "smbslower", COUNT, latency, ()),
-            AnomalyConfig("failed", AnomalyType.ERROR, "smbiosnoop", COUNT, {ERRNO: None}, ()),
+            latency_rule(COUNT, latency),
+            error_rule(COUNT, {ERRNO}),
+            stall_rule(),
+            ReconnectRule(name="lost"),
         ]
-        self._handlers = [ANOMALY_HANDLER_REGISTRY[rule.type](rule, WINDOW_NS) for rule in rules]
+        self._handlers = [handler_of(rule, WINDOW_NS) for rule in rules]
         self.seen = 0
         self.found = 0
 
@@ -145,7 +147,7 @@ class Vectorised:
             self.seen += len(events)
             batch = EventBatch.of(events)
             for handler in self._handlers:
-                self.found += handler.detect(batch) is not None
+                self.found += len(handler.detect(batch))
             self._recorder.release(self.seen)
 
 

@@ -12,7 +12,7 @@ import threading
 from dataclasses import replace
 from pathlib import Path
 
-from agent.configuration.loader import load_config
+from agent.config_loader import load_config
 from agent.controller import Controller
 from agent.events.event_source import EventSource, KernelSource
 from agent.kernel.kernel_filter import kernel_settings

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from agent.configuration.loader import load_config
+from agent.config_loader import load_config
 from agent.configuration.schema import Config
 from agent.controller import AlreadyRunningError, Controller
 from agent.events.trace import create_trace, read_trace
@@ -84,7 +84,9 @@ def test_a_slow_phase_is_one_bundle_with_its_events(config: Config) -> None:
     assert (result.commands, result.reported, result.incidents) == (250, 200, 1)
     (manifest,) = result.manifests
     assert manifest["anomaly"] == "slow_commands"
-    assert "SMB2_READ with 600 ms (limit 500 ms) by backup[4242]" in manifest["reason"]
+    assert manifest["reason"] == (
+        "SMB2_READ: 5 commands over 500 ms in 10 s, worst 600 ms, by backup[4242]"
+    )
     assert manifest["source"]["kind"] == "replay"
 
 
@@ -122,7 +124,7 @@ def test_trouble_that_lasts_gets_its_bundle_once_there_is_room_again(config: Con
         wait_until(lambda: controller.collector.statistics().collected == 1)
     finally:
         controller.shutdown()
-    assert controller.watcher.incidents.incidents == 1
+    assert controller.watcher.incidents.opened == 1
     assert len(controller.spool.finished()) == 1
 
 
@@ -172,7 +174,12 @@ def test_status_accounts_for_every_event_and_bundle(config: Config, tmp_path: Pa
         while (status := query_status(tmp_path / "run"))["bundles"]["made"] < 1:
             assert time.monotonic() < deadline, status
         assert status["events"]["dispatched"] == status["events"]["examined"] == 300
-        assert status["incidents"] == {"opened": 1, "suppressed": status["events"]["batches"] - 1}
+        incidents = status["incidents"]
+        assert (incidents["opened"], incidents["ended"]) == (1, 0)
+        assert incidents["suppressed"] == status["events"]["batches"] - 1
+        (lasting,) = incidents["open"]
+        assert lasting["rules"] == {"slow_commands": status["events"]["batches"]}
+        assert len(lasting["bundles"]) == 1
         assert status["bundles"]["pending"] == 1
         assert set(status["components"]) == {
             "EventDispatcher",

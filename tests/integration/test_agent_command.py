@@ -56,7 +56,7 @@ def test_a_wrong_configuration_is_exit_2_with_every_fault_and_nothing_started(
     spool = tmp_path / "spool"
     text = CONFIG.read_text().replace("/var/log/aod", str(spool))
     text = text.replace("mode: all", "mode: al").replace(
-        "acceptable_count: 10", "acceptable_count: 0"
+        "acceptable_count: 5", "acceptable_count: 0"
     )
     path = tmp_path / "config.yaml"
     path.write_text(text)

@@ -25,7 +25,7 @@ from tests.evidence import make_action, make_events
 room = threading.Semaphore(8)
 collector = LogCollector(
     Spool(pathlib.Path(sys.argv[1])),
-    CollectionConfig(),
+    CollectionConfig(after_sec=0),
     Audit(enabled=False),
     listener=Listener(published=lambda bundle: room.release()),
 )

@@ -76,7 +76,7 @@ def journal(tmp_path: Path) -> Iterator[Journal]:
 def collector(spool: Spool, journal: Journal) -> Iterator[LogCollector]:
     """A collector that runs until the test's end."""
     surroundings = Surroundings(HOST, actions=[HELLO])
-    collector = LogCollector(spool, CollectionConfig(), journal.audit, surroundings)
+    collector = LogCollector(spool, CollectionConfig(after_sec=0), journal.audit, surroundings)
     thread = threading.Thread(target=collector.run)
     thread.start()
     yield collector
@@ -122,7 +122,9 @@ def test_wherever_the_space_ends_there_is_a_whole_bundle_or_none(
 
 
 def test_a_full_disk_can_be_cleaned(disk: SmallDisk, spool: Spool, journal: Journal) -> None:
-    collector = LogCollector(spool, CollectionConfig(), journal.audit, Surroundings(HOST))
+    collector = LogCollector(
+        spool, CollectionConfig(after_sec=0), journal.audit, Surroundings(HOST)
+    )
     for _ in range(5):
         collector.submit(make_action(make_events(300)))
     collector.stop()

@@ -52,7 +52,7 @@ def some_settings() -> np.ndarray:
 def test_settings_reach_the_kernel_and_leave_an_armed_bell(
     kernel: Kernel, source: KernelSource
 ) -> None:
-    source.arm_bell()
+    source.arm_bell(0)
     wanted = some_settings()
     source.apply(wanted)
     wanted["bell"] = 1
@@ -72,7 +72,7 @@ def test_settings_do_not_arm_the_bell(kernel: Kernel, source: KernelSource) -> N
 
 def test_bell_ends_the_wait_of_an_idle_agent(kernel: Kernel, source: KernelSource) -> None:
     recorder = FlightRecorder(16)
-    source.arm_bell()
+    source.arm_bell(0)
     assert source.bell_armed()
     waiter = threading.Thread(target=source.wait, daemon=True)
     waiter.start()
@@ -86,7 +86,7 @@ def test_bell_ends_the_wait_of_an_idle_agent(kernel: Kernel, source: KernelSourc
 
 def test_clock_is_that_of_the_events(kernel: Kernel, source: KernelSource) -> None:
     recorder = FlightRecorder(16)
-    source.arm_bell()
+    source.arm_bell(0)
     before = source.clock_ns()
     kernel.run(READ)
     after = source.clock_ns()
@@ -121,10 +121,10 @@ def test_closed_source_answers_and_does_nothing() -> None:
     probe = load_probe(command=PRCTL_LOADER)
     memory = probe.settings
     source = KernelSource(probe)
-    source.arm_bell()
+    source.arm_bell(0)
     source.close()
     memory["bell"] = 0
-    source.arm_bell()
+    source.arm_bell(0)
     source.apply(some_settings())
     assert not memory.tobytes().strip(b"\0")
     memory["bell"] = 1

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from agent.configuration.loader import load_config
+from agent.config_loader import load_config
 from agent.configuration.schema import Config
 from agent.replay import replay_trace
 from agent.service.stop_signal import StopSignal

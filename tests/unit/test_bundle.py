@@ -52,10 +52,10 @@ def spool(tmp_path: Path) -> Spool:
 
 
 def publish(spool: Spool, action: AnomalyAction) -> SpooledBundle:
-    writer = BundleWriter(spool, HOST, compression_level=3)
+    writer = BundleWriter(spool, HOST)
     staging = writer.open_staging(action)
     (staging / "cifsstats.log").write_text("abc")
-    bundle = writer.publish(action, RESULTS)
+    bundle = writer.publish(action, RESULTS, level=3)
     writer.discard_staging(action)
     return bundle
 
@@ -253,10 +253,10 @@ def test_a_link_in_staging_is_not_followed(spool: Spool, tmp_path: Path) -> None
     secret = tmp_path / "secret"
     secret.write_text("key")
     action = make_action()
-    writer = BundleWriter(spool, HOST, 3)
+    writer = BundleWriter(spool, HOST)
     (writer.open_staging(action) / "cifsstats.log").symlink_to(secret)
     with pytest.raises(durable_file.UnsafeFileError):
-        writer.publish(action, RESULTS)
+        writer.publish(action, RESULTS, level=3)
     assert list(spool.batches.iterdir()) == []
 
 

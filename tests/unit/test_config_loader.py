@@ -7,9 +7,8 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from agent.config_loader import ConfigError, LoadedConfig, load_config
 from agent.configuration import schema as config_schema
-from agent.configuration.loader import ConfigError, LoadedConfig, load_config
-from agent.configuration.schema import AnomalyType
 from agent.configuration.smb_commands import ALL_ERROR_CODES, ALL_SMB_CMDS
 
 ROOT = Path(__file__).parents[2]
@@ -450,15 +449,15 @@ def test_the_reference_example_loads_unchanged(tmp_path):
     config = loaded.config
     latency = config.guardian.anomalies["latency_anomaly"]
     error = config.guardian.anomalies["error_anomaly"]
-    assert latency.type is AnomalyType.LATENCY
+    assert latency.type == "latency"
     expected = dict.fromkeys(ALL_SMB_CMDS.values(), 10.0)
     expected.update({8: 50.0, 9: 100.0})
     del expected[0]
     assert latency.track == expected
     assert latency.actions == ("journalctl", "stats")
     assert (latency.acceptable_count, latency.default_threshold_ms) == (5, 10.0)
-    assert error.type is AnomalyType.ERROR
-    assert error.track == {13: None, 11: None, 5: None}
+    assert error.type == "error"
+    assert error.track == {13, 11, 5}
     assert config.watcher.batch_max_wait_sec == 3.0
     assert config.cleanup == config_schema.CleanupConfig(2.0, 200.0, 60.0)
     assert config.audit.enabled
@@ -524,11 +523,14 @@ def test_every_key_reaches_its_field(tmp_path):
             "batch_linger_sec": 0.125,
             "flight_recorder_events": 2000,
             "incident_quiet_sec": 7.0,
+            "incident_followup_sec": 70.0,
+            "incident_max_followups": 1,
         },
         "collection": {
             "max_concurrent": 2,
             "action_timeout_sec": 9.0,
             "action_max_output_mb": 0.5,
+            "after_sec": 0.25,
             "compression_level": 19,
         },
         "cleanup": {
@@ -616,7 +618,7 @@ def test_a_doubtful_file_loads_with_a_warning(tmp_path, name):
 
 def test_the_other_tool_serves_all_the_same(tmp_path):
     loaded = load(tmp_path, slow("smbslower", "smbiosnoop"))
-    assert loaded.config.guardian.anomalies["slow"].tool == "smbiosnoop"
+    assert loaded.config.guardian.anomalies["slow"].type == "latency"
     (warning,) = loaded.warnings
     assert (warning.key, warning.cure) == (f"{SLOW}.tool", "Use smbslower.")
 
@@ -703,10 +705,76 @@ def test_any_tree_loads_or_raises_config_error(tmp_path, junk, rules):
 
 def test_the_documentation_names_every_setting():
     text = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
-    settings_classes = [
-        item for item in vars(config_schema).values() if dataclasses.is_dataclass(item)
-    ]
-    names = {field.name for item in settings_classes for field in dataclasses.fields(item)}
-    read_from_yaml = names - {"name", "track"}
-    assert len(read_from_yaml) > 20
+    classes = [item for item in vars(config_schema).values() if dataclasses.is_dataclass(item)]
+    classes += config_schema.AnomalyConfig.__subclasses__()
+    names = {field.name for item in classes for field in dataclasses.fields(item)}
+    read_from_yaml = names - {"name", "track", "commands"}
+    assert len(read_from_yaml) > 30
     assert [name for name in sorted(read_from_yaml) if f"`{name}`" not in text] == []
+
+
+RULES_OF_NEW_TYPES = """\
+guardian:
+  anomalies:
+    hanging: {type: stall, stall_sec: 4, acceptable_count: 2, exclude_commands: [SMB2_ECHO],
+      actions: [stats]}
+    lost: {type: reconnect, acceptable_count: 3, actions: [stats]}
+    drifting: {type: drift, recent_sec: 30, baseline_sec: 300, quantile_percent: 90, factor: 2,
+      minimum_shift_ms: 1, minimum_count: 7, exclude_commands: [SMB2_READ], actions: [stats]}
+    missing: {type: error, tool: smbiosnoop, acceptable_count: 9, mode: trackonly,
+      track_codes: [ENOENT], only_commands: [SMB2_CREATE], minimum_share_percent: 80,
+      actions: [stats]}
+    single: {type: latency, tool: smbslower, acceptable_count: 9, default_threshold_ms: 50,
+      exclude_commands: [SMB2_CHANGE_NOTIFY], single_event_threshold_ms: 400, actions: [stats]}
+"""
+
+
+def test_every_type_reads_its_settings(tmp_path):
+    loaded = load(tmp_path, RULES_OF_NEW_TYPES)
+    assert loaded.warnings == ()
+    everything = set(ALL_SMB_CMDS.values())
+    shown = {
+        name: {k: v for k, v in dataclasses.asdict(rule).items() if k not in ("name", "actions")}
+        for name, rule in loaded.config.guardian.anomalies.items()
+    }
+    single = shown.pop("single")
+    assert single["single_event_threshold_ms"] == 400
+    assert shown == {
+        "hanging": {"stall_sec": 4, "acceptable_count": 2, "commands": everything - {13}},
+        "lost": {"acceptable_count": 3},
+        "drifting": {
+            "recent_sec": 30, "baseline_sec": 300, "quantile_percent": 90, "factor": 2,
+            "minimum_shift_ms": 1, "minimum_count": 7, "commands": everything - {8},
+        },
+        "missing": {
+            "acceptable_count": 9, "track": {2}, "commands": {5}, "minimum_share_percent": 80,
+        },
+    }  # fmt: skip
+
+
+def test_a_stall_or_drift_rule_exempts_what_waits_by_design(tmp_path):
+    text = "guardian: {anomalies: {a: {type: stall, actions: [stats]}, b: {type: drift, actions: [stats]}}}\n"  # noqa: E501
+    stall, drift = load(tmp_path, text).config.guardian.anomalies.values()
+    exempt = {ALL_SMB_CMDS[f"SMB2_{name}"] for name in ("ECHO", "CHANGE_NOTIFY", "LOCK")}
+    assert stall.commands == set(ALL_SMB_CMDS.values()) - exempt
+    assert drift.commands == stall.commands - {ALL_SMB_CMDS["SMB2_IOCTL"]}
+
+
+@pytest.mark.parametrize(
+    ("settings", "key", "words"),
+    [
+        ("type: stall, stall_sec: 0", "stall_sec", "0 is too small"),
+        ("type: stall, tool: smbslower", "tool", "the stall rule works all the same. Remove it"),
+        ("type: drift, recent_sec: 60, baseline_sec: 30", "baseline_sec", "30 is too small"),
+        ("type: reconnect, track_codes: [EIO]", "track_codes", "not a key known here"),
+        ("type: stal", "type", '"stal" is not a type'),
+    ],
+)
+def test_mistakes_in_the_new_types_are_named(tmp_path, settings, key, words):
+    text = f"guardian: {{anomalies: {{a: {{actions: [stats], {settings}}}}}}}\n"
+    try:
+        found = load(tmp_path, text).warnings
+    except ConfigError as error:
+        found = error.faults
+    told = {fault.key: str(fault) for fault in found}
+    assert words in told[f"guardian.anomalies.a.{key}"]

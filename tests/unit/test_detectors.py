@@ -5,44 +5,55 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.configuration.schema import AnomalyConfig, AnomalyType
+from agent.anomaly_types.registry import ANOMALY_TYPES
+from agent.cifs.state import NO_STATE
+from agent.configuration.schema import AnomalyConfig
+from agent.detection.anomaly import Trigger
+from agent.detection.anomaly_handler import AnomalyHandler, Finding
 from agent.detection.event_batch import EventBatch
-from agent.detection.incidents import IncidentTracker
-from agent.detection.registry import ANOMALY_HANDLER_REGISTRY, AnomalyHandler
+from agent.detection.scene import Scene
 from agent.detection.sliding_count import SlidingCount
+from agent.events.activity import activity_of
+from agent.events.event_source import empty_snapshot
 from bpf import abi
+from tests.rules import error_rule, handler_of, latency_rule
 
 MS = 1_000_000
 SECOND = 1_000 * MS
 READ, WRITE, ECHO = 8, 9, 13
 EACCES, EIO = 13, 5
+SESSION, OTHER_SESSION = 0xA, 0xB
 
 
-def latency_handler(count: int = 3, **limits_ms: float) -> AnomalyHandler:
-    track = {READ: 50.0, WRITE: 100.0}
-    rule = AnomalyConfig("slow", AnomalyType.LATENCY, "smbslower", count, track, ())
-    return ANOMALY_HANDLER_REGISTRY[AnomalyType.LATENCY](rule, SECOND)
+def latency_handler(count: int = 3, **settings: object) -> AnomalyHandler:
+    return handler_of(latency_rule(count, **settings))
 
 
-def error_handler(count: int = 2) -> AnomalyHandler:
-    track = {EACCES: None, EIO: None}
-    rule = AnomalyConfig("failing", AnomalyType.ERROR, "smbiosnoop", count, track, ())
-    return ANOMALY_HANDLER_REGISTRY[AnomalyType.ERROR](rule, SECOND)
+def error_handler(count: int = 2, **settings: object) -> AnomalyHandler:
+    return handler_of(error_rule(count, **settings))
 
 
-def event(at_ms: float, command: int = READ, latency_ms: float = 60, retval: int = 0) -> np.ndarray:
+def event(
+    at_ms: float,
+    command: int = READ,
+    latency_ms: float = 60,
+    retval: int = 0,
+    session: int = SESSION,
+) -> np.ndarray:
     row = np.zeros(1, abi.EVENT)
     row["cmd_end_time_ns"] = int(at_ms * MS)
     row["smbcommand"] = command
     row["metric_latency_ns"] = int(latency_ms * MS)
     row["retval"] = retval
+    row["session_id"] = session
     row["pid"] = 4711
     row["task"] = b"dd"
     return row
 
 
 def detect(handler: AnomalyHandler, events: np.ndarray) -> int | None:
-    return handler.detect(EventBatch.of(events))
+    """When the first anomaly of a batch was complete."""
+    return min((f.time_ns for f in handler.detect(EventBatch.of(events))), default=None)
 
 
 def feed(handler: AnomalyHandler, *events: np.ndarray) -> list[int | None]:
@@ -50,8 +61,24 @@ def feed(handler: AnomalyHandler, *events: np.ndarray) -> list[int | None]:
     return [detect(handler, batch) for batch in events]
 
 
-def test_every_anomaly_type_has_a_handler() -> None:
-    assert set(ANOMALY_HANDLER_REGISTRY) == set(AnomalyType)
+def scene(events: np.ndarray) -> Scene:
+    snapshot = empty_snapshot()
+    snapshot.activity[:] = activity_of(events)
+    return Scene(lambda: events, lambda: snapshot, NO_STATE)
+
+
+def describe(handler: AnomalyHandler, events: np.ndarray) -> Trigger:
+    """What is said about the only anomaly in ``events``."""
+    (finding,) = handler.detect(EventBatch.of(events))
+    return handler.describe(finding, scene(events))
+
+
+def test_every_type_makes_a_handler_of_its_own_rules() -> None:
+    for kind, rule in (("latency", latency_rule()), ("error", error_rule())):
+        assert isinstance(rule, AnomalyConfig)
+        assert rule.type == kind
+        assert isinstance(handler_of(rule), AnomalyHandler)
+    assert set(ANOMALY_TYPES) == {"latency", "error", "stall", "reconnect", "drift"}
 
 
 def test_latency_triggers_at_the_count_within_the_window_across_batches() -> None:
@@ -81,24 +108,24 @@ def test_one_command_of_a_second_is_enough_but_only_a_watched_one() -> None:
     assert detect(handler, event(4, 65_535, 30_000)) is None
 
 
-def test_latency_description_names_worst_command_limit_and_process() -> None:
-    handler = latency_handler(2)
-    events = np.concatenate([event(0, WRITE, 120), event(1, READ, 1_200), event(2, READ, 1)])
-    time_ns = detect(handler, events)
-    assert time_ns is not None
-    trigger = handler.describe(EventBatch.of(events), time_ns)
-    assert trigger.violations == 2
-    assert trigger.worst_ns == 1_200 * MS
-    for words in ("2 commands", "2 in 1 s", "SMB2_READ", "1.2 s", "limit 50 ms", "dd[4711]"):
-        assert words in trigger.reason
+def test_latency_description_says_what_is_slow_how_much_and_whose() -> None:
+    handler = latency_handler(3)
+    events = np.concatenate(
+        [event(1, READ, 120), event(2, READ, 1), event(3, READ, 990), event(4, WRITE, 200)]
+    )
+    trigger = describe(handler, events)
+    assert (trigger.violations, trigger.worst_ns) == (3, 990 * MS)
+    assert (trigger.command, trigger.session_id) == (READ, SESSION)
+    assert trigger.reason == (
+        "SMB2_READ: 2 commands over 50 ms in 1 s, worst 990 ms, by dd[4711]; "
+        "and 1 slow commands of other kinds"
+    )
 
 
 def test_a_single_very_slow_command_is_described_as_what_it_is() -> None:
     handler = latency_handler(10)
     events = np.concatenate([event(0, READ, 1), event(1, WRITE, 2_500)])
-    time_ns = detect(handler, events)
-    assert time_ns == 1 * MS
-    reason = handler.describe(EventBatch.of(events), time_ns).reason
+    reason = describe(handler, events).reason
     assert reason == "SMB2_WRITE took 2.5 s by dd[4711]; 1 s or more is always an anomaly"
 
 
@@ -118,17 +145,45 @@ def test_results_outside_the_errno_table_are_no_errors(retval: int) -> None:
 def test_error_description_names_command_code_and_process() -> None:
     handler = error_handler(1)
     events = np.concatenate([event(0), event(1, 5, retval=-EACCES)])
-    time_ns = detect(handler, events)
-    assert time_ns == 1 * MS
-    reason = handler.describe(EventBatch.of(events), time_ns).reason
-    assert "SMB2_CREATE with EACCES by dd[4711]" in reason
+    trigger = describe(handler, events)
+    assert trigger.reason == "SMB2_CREATE: 1 command failed with EACCES in 1 s, by dd[4711]"
+    assert trigger.time_ns == 1 * MS
 
 
 def test_a_task_name_with_control_characters_stays_printable() -> None:
     handler = error_handler(1)
     events = event(0, retval=-EIO)
     events["task"] = b"\x1b[31mred\xff\n"
-    assert handler.describe(EventBatch.of(events), 0).reason.isprintable()
+    assert describe(handler, events).reason.isprintable()
+
+
+def test_what_is_slow_with_one_session_is_not_added_to_another() -> None:
+    handler = latency_handler(3)
+    mixed = [event(at, session=SESSION if at % 2 else OTHER_SESSION) for at in range(1, 5)]
+    assert feed(handler, *mixed) == [None] * 4
+    batch = EventBatch.of(np.concatenate([event(5), event(6, session=OTHER_SESSION)]))
+    assert handler.detect(batch) == [Finding(5 * MS, SESSION), Finding(6 * MS, OTHER_SESSION)]
+
+
+def test_the_limit_of_a_single_event_can_be_set_below_the_commands_own() -> None:
+    handler = latency_handler(100, track={READ: 20.0}, single_event_threshold_ms=300.0)
+    assert detect(handler, event(0, READ, 299)) is None
+    assert detect(handler, event(1, READ, 300)) == 1 * MS
+
+
+def test_errors_can_be_watched_for_some_commands_alone() -> None:
+    handler = error_handler(1, commands=frozenset({READ}))
+    assert detect(handler, event(0, WRITE, retval=-EIO)) is None
+    assert detect(handler, event(1, 77, retval=-EIO)) is None
+    assert detect(handler, event(2, READ, retval=-EIO)) == 2 * MS
+
+
+@pytest.mark.parametrize(("fine", "stands"), [(0, True), (1, True), (2, False)])
+def test_errors_can_be_asked_to_be_most_of_what_happens(fine: int, stands: bool) -> None:
+    handler = error_handler(4, minimum_share_percent=80)
+    events = np.concatenate([event(at, retval=0 if at < fine else -EIO) for at in range(4 + fine)])
+    (finding,) = handler.detect(EventBatch.of(events))
+    assert handler.stands(finding, scene(events)) is stands
 
 
 def plain_sliding_count(limit: int, window: int, batches: list[list[int]]) -> list[int | None]:
@@ -162,23 +217,3 @@ def test_sliding_count_equals_a_plain_one(limit: int, window: int, steps: list[l
     counter = SlidingCount(limit, window)
     found = [counter.add(np.array(batch, np.uint64)) for batch in batches]
     assert found == plain_sliding_count(limit, window, batches)
-
-
-def test_an_incident_lasts_until_it_has_been_quiet() -> None:
-    incidents = IncidentTracker(quiet_ns=60 * SECOND)
-    assert incidents.is_new("slow", 0)
-    assert not incidents.is_new("slow", 59 * SECOND)
-    assert not incidents.is_new("slow", 118 * SECOND)
-    assert incidents.is_new("failing", 118 * SECOND)
-    assert incidents.is_new("slow", 200 * SECOND)
-    assert (incidents.incidents, incidents.suppressed) == (3, 2)
-
-
-def test_an_incident_without_its_bundle_gets_another_chance_later() -> None:
-    incidents = IncidentTracker(quiet_ns=600 * SECOND)
-    assert incidents.is_new("slow", 0)
-    incidents.collection_failed("slow")
-    assert not incidents.is_new("slow", 59 * SECOND)
-    assert incidents.is_new("slow", 60 * SECOND)
-    assert not incidents.is_new("slow", 200 * SECOND)
-    incidents.collection_failed("unknown")

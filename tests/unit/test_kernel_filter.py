@@ -2,24 +2,20 @@ from __future__ import annotations
 
 import numpy as np
 
-from agent.configuration.schema import AnomalyConfig, AnomalyType
 from agent.events.trace_source import histograms_of
 from agent.kernel.kernel_filter import apply_filter, kernel_settings, record_everything
 from bpf import abi
+from tests.rules import error_rule, latency_rule
 
 READ, WRITE, CLOSE = 8, 9, 6
-
-
-def rule(kind: AnomalyType, track: dict[int, float | None]) -> AnomalyConfig:
-    return AnomalyConfig(str(track), kind, "", 1, track, ())
 
 
 def test_the_filter_is_the_union_of_the_rules() -> None:
     settings = kernel_settings(
         [
-            rule(AnomalyType.LATENCY, {READ: 50.0, WRITE: 0.0}),
-            rule(AnomalyType.LATENCY, {READ: 20.0, CLOSE: 0.5}),
-            rule(AnomalyType.ERROR, {13: None, 9_999: None}),
+            latency_rule(track={READ: 50.0, WRITE: 0.0}),
+            latency_rule(track={READ: 20.0, CLOSE: 0.5}),
+            error_rule(track={13, 9_999}),
         ]
     )
     slow_ns = settings["slow_ns"][0]
@@ -41,7 +37,7 @@ def test_a_trace_passes_as_the_kernel_would_let_it() -> None:
     events["metric_latency_ns"] = [20_000_000, 19_999_999, 10**9, 30_000_000, 10**10]
     events["retval"] = [0, 0, -13, -13, -2]
     settings = kernel_settings(
-        [rule(AnomalyType.LATENCY, {READ: 20.0, WRITE: 100.0}), rule(AnomalyType.ERROR, {13: None})]
+        [latency_rule(track={READ: 20.0, WRITE: 100.0}), error_rule(track={13})]
     )
     passed = apply_filter(settings, events)
     assert passed["metric_latency_ns"].tolist() == [20_000_000, 10**9, 30_000_000]

@@ -25,7 +25,7 @@ from agent.storage.spool import Spool, SpooledBundle
 from tests.evidence import Journal, make_action, wait_until
 
 HOST = HostFacts("client-7", "6.1.0-test", "9.9.9")
-CONFIG = CollectionConfig(action_timeout_sec=60)
+CONFIG = CollectionConfig(action_timeout_sec=60, after_sec=0)
 
 
 def command(name: str, *argv: str) -> QuickAction:
@@ -362,7 +362,8 @@ def test_idle_it_neither_wakes_nor_loads_the_event_loop(tmp_path: Path) -> None:
         "from agent.configuration.schema import CollectionConfig\n"
         "from agent.collection.log_collector import LogCollector\n"
         "from agent.storage.spool import Spool\n"
-        "collector = LogCollector(Spool(pathlib.Path(sys.argv[1])), CollectionConfig(), Audit())\n"
+        "config = CollectionConfig(after_sec=0)\n"
+        "collector = LogCollector(Spool(pathlib.Path(sys.argv[1])), config, Audit())\n"
         "thread = threading.Thread(target=collector.run)\n"
         "thread.start()\n"
         "def switches():\n"

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from agent.configuration.loader import load_config
+from agent.config_loader import load_config
 from agent.controller import Controller
 from agent.report import status_text
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from agent.configuration.rules import ACTIONS, read_actions, read_guardian
+from agent.anomaly_types.guardian import ACTIONS, read_actions, read_guardian
 from agent.configuration.schema import (
     AuditConfig,
     CleanupConfig,
@@ -67,6 +67,15 @@ def _watcher(section: Section) -> WatcherConfig:
         incident_quiet_sec=section.number(
             "incident_quiet_sec", WatcherConfig.incident_quiet_sec, minimum=1, maximum=86_400
         ),
+        incident_followup_sec=section.number(
+            "incident_followup_sec",
+            WatcherConfig.incident_followup_sec,
+            minimum=10,
+            maximum=7 * 86_400,
+        ),
+        incident_max_followups=section.integer(
+            "incident_max_followups", WatcherConfig.incident_max_followups, minimum=0, maximum=1_000
+        ),
     )
 
 
@@ -84,6 +93,7 @@ def _collection(section: Section) -> CollectionConfig:
             minimum=0.01,
             maximum=1024,
         ),
+        after_sec=section.number("after_sec", CollectionConfig.after_sec, minimum=0, maximum=60),
         compression_level=section.integer(
             "compression_level", CollectionConfig.compression_level, minimum=1, maximum=19
         ),

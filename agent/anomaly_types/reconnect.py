@@ -1,0 +1,83 @@
+"""Reconnect: the client lost its connection to a server, and has to make a new one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agent.configuration.rule_lists import acceptable_count
+from agent.configuration.schema import AnomalyConfig
+from agent.configuration.settings_reader import Section
+from agent.detection.anomaly import Place, Trigger
+from agent.detection.anomaly_handler import AnomalyHandler, Finding
+from agent.detection.anomaly_type import AnomalyType
+from agent.detection.description import seconds
+from agent.detection.event_batch import EventBatch
+from agent.detection.scene import Scene
+from agent.detection.session_counts import SessionCounts
+from bpf import abi
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReconnectRule(AnomalyConfig):
+    """So many lost connections to one server in the window."""
+
+    type: ClassVar[str] = "reconnect"
+    acceptable_count: int = 1
+
+    def ask_kernel(self, settings: NDArray[np.void]) -> None:
+        """Records of lost connections."""
+        settings["reconnects"] = 1
+
+
+class ReconnectAnomalyHandler(AnomalyHandler[ReconnectRule]):
+    """Counts by connection: a record's session id is the connection's number here."""
+
+    def __init__(self, rule: ReconnectRule, window_ns: int) -> None:
+        super().__init__(rule, window_ns)
+        self._counts = SessionCounts(rule.acceptable_count, window_ns)
+
+    def detect(self, batch: EventBatch) -> Sequence[Finding]:
+        lost = np.flatnonzero(batch.command == abi.NO_COMMAND)
+        lost = lost[(batch.events["tool"][lost] & abi.TOOL_RECONNECT) > 0]
+        if not len(lost):
+            return ()
+        times = batch.time_ns[lost]
+        found = self._counts.add(times, batch.sessions(lost))
+        return [
+            Finding(int(times[index]), server=_server(batch.events[lost[index]]), detail=connection)
+            for connection, index in found.items()
+            if index is not None
+        ]
+
+    def describe(self, finding: Finding, scene: Scene) -> Trigger:
+        connection = finding.detail
+        assert isinstance(connection, int)  # noqa: S101 - made above
+        host = scene.snapshot.hosts.get(connection) or finding.server or f"number {connection}"
+        losses = scene.window(finding.time_ns, self.window_ns, connection).events
+        losses = losses[(losses["tool"] & abi.TOOL_RECONNECT) > 0]
+        waiting = int(np.count_nonzero(scene.snapshot.inflight["start_ns"]))
+        times = f" {len(losses)} times in {seconds(self.window_ns)}" if len(losses) > 1 else ""
+        return Trigger(
+            time_ns=finding.time_ns,
+            reason=f"connection to {host} lost{times}; {waiting} commands were under way",
+            violations=len(losses),
+            place=Place(server=host),
+        )
+
+
+def _server(event: np.void) -> str:
+    """The beginning of the host name, which is all that fits into a record."""
+    return bytes(event["task"]).decode("utf-8", "replace")
+
+
+def read(section: Section, name: str, actions: tuple[str, ...]) -> ReconnectRule:
+    """A reconnect rule of the configuration."""
+    return ReconnectRule(name=name, actions=actions, acceptable_count=acceptable_count(section, 1))
+
+
+RECONNECT = AnomalyType("reconnect", read, ReconnectAnomalyHandler)
