@@ -40,7 +40,7 @@ class Workload:
 
     kind: str
     threads: int = 3
-    pace_sec: float = 0.2
+    pace_sec: float = 0.3
     share: str = PUBLIC_SHARE
 
 
@@ -188,13 +188,13 @@ CATALOGUE: dict[str, EpisodeClass] = {
         affected=Affected(errors=(errno.EROFS, errno.EACCES)),
     ),
     "permission_lost": EpisodeClass(
-        Workload("opens", pace_sec=0.25),
+        Workload("opens"),
         lambda p: faults.permission_lost(f"{PUBLIC_PATH}/many", SMB_USER),
         expected=("error",),
         affected=Affected(errors=(errno.EACCES,)),
     ),
     "files_missing": EpisodeClass(
-        Workload("opens", threads=4, pace_sec=0.2),
+        Workload("opens", threads=6, pace_sec=0.25),
         lambda p: faults.files_vanished(f"{PUBLIC_PATH}/many", SMB_USER),
         expected=("error",),
         affected=Affected(errors=(errno.ENOENT,)),
@@ -202,12 +202,12 @@ CATALOGUE: dict[str, EpisodeClass] = {
     "cpu_starved": EpisodeClass(
         _FILES,
         lambda p: faults.server_starved(p["percent"]),
-        {"percent": (2, 3)},
+        {"percent": (4, 6)},
         ("latency", "stall"),
         Affected(slow_ms=200),
     ),
     "slow_metadata": EpisodeClass(
-        Workload("metadata", threads=6, pace_sec=0.3),
+        Workload("metadata", threads=6, pace_sec=0.5),
         lambda p: faults.delay(p["delay_ms"]),
         {"delay_ms": (200, 350)},
         ("latency",),
@@ -220,7 +220,9 @@ CATALOGUE: dict[str, EpisodeClass] = {
         ("latency", "stall"),
     ),
     "drift": EpisodeClass(
-        Workload("files", pace_sec=0.15),
+        # One thread: of several, Nagle's algorithm makes each wait for the other's delayed
+        # acknowledgement, which doubles the latency.
+        Workload("files", threads=1, pace_sec=0.05),
         lambda p: faults.delay(p["delay_ms"]),
         {"delay_ms": (60, 110)},
         ("drift",),
@@ -229,7 +231,7 @@ CATALOGUE: dict[str, EpisodeClass] = {
         fault_sec=(25.0, 25.0),
     ),
     "bulk_copy": EpisodeClass(Workload("bulk", threads=2, pace_sec=0.1), before_sec=30.0),
-    "metadata_storm": EpisodeClass(Workload("metadata", threads=6, pace_sec=0.25), before_sec=30.0),
+    "metadata_storm": EpisodeClass(Workload("metadata", threads=6, pace_sec=0.4), before_sec=30.0),
     "idle": EpisodeClass(None, before_sec=30.0),
     "editor_like": EpisodeClass(Workload("editor", pace_sec=0.15), before_sec=30.0),
 }

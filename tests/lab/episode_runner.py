@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from subprocess import TimeoutExpired
 from typing import Any
 
 from tests.lab.catalogue import Case, is_held_out
@@ -26,8 +27,13 @@ from tests.lab.episode_store import (
     write_rows,
 )
 from tests.lab.laboratory import Laboratory
+from tests.vm.machine import GuestCommandError, MachineError
 
 Row = dict[str, Any]
+
+
+class LaboratoryLostError(Exception):
+    """After an episode that went wrong the guest could not be brought back to normal."""
 
 
 class EpisodeRunner:
@@ -39,21 +45,30 @@ class EpisodeRunner:
         self._versions = laboratory.versions()
 
     def run(self, case: Case) -> Episode:
-        """Run ``case`` from a calm agent to a calm agent, about 45 s."""
+        """Run ``case`` from a calm agent to a calm agent, about 45 s.
+
+        Whatever goes wrong is raised when the guest is back to normal, else `LaboratoryLostError`.
+        """
         directory = begin_episode(self._root, self._meta(case))
         script = _Script(self._laboratory)
         try:
             with self._recorded(directory):
                 phases = script.play(case)
         except BaseException:
-            fault = case.fault()
-            self._laboratory.restore(fault.end if fault else "true")
+            self._restore(case)
             raise
         self._laboratory.wait_until_calm()
         write_rows(directory / EVENTS, script.events)
         write_rows(directory / LABELS, map(asdict, phases))
         write_rows(directory / BUNDLES, self._laboratory.new_manifests())
         return finish_episode(directory)
+
+    def _restore(self, case: Case) -> None:
+        fault = case.fault()
+        try:
+            self._laboratory.restore(fault.end if fault else "true")
+        except (GuestCommandError, MachineError, TimeoutExpired) as error:
+            raise LaboratoryLostError(f"after {case.name}-{case.seed}: {error}") from error
 
     @contextmanager
     def _recorded(self, directory: Path) -> Iterator[None]:

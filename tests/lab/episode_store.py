@@ -103,6 +103,12 @@ def keep_episode(episode: Episode, root: Path) -> Path:
     return kept
 
 
+def discard_episode(episode: Episode) -> None:
+    """Remove it; readers never see a part of it."""
+    (episode.directory / DONE).unlink()
+    shutil.rmtree(episode.directory)
+
+
 def read_rows(path: Path) -> list[Row]:
     """The JSON lines of ``path``."""
     return [json.loads(line) for line in path.read_text().splitlines()]

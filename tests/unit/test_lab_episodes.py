@@ -121,5 +121,14 @@ def test_a_fault_that_touches_nothing_is_reported(tmp_path: Path) -> None:
 @pytest.mark.parametrize("fault", [True, False])
 def test_a_slow_command_without_a_fault_is_reported(tmp_path: Path, fault: bool) -> None:
     episode = make_episode(tmp_path, {5: 1100, **(BUSY_FAULT | {12: 250})}, fault)
-    with pytest.raises(impact.NoImpactError, match="1100 ms without a fault"):
+    with pytest.raises(impact.BusyMachineError, match="to 1100 ms"):
         impact.check_impact(episode)
+
+
+def test_one_slower_command_in_hundreds_is_normal(tmp_path: Path) -> None:
+    normal = {1 + i / 100: 5 for i in range(400)}
+    summary = impact.check_impact(make_episode(tmp_path, {**normal, 5.5: 300, 12: 250}))
+    assert "normal up to 300 ms" in summary
+    slower = dict.fromkeys(list(normal)[:8], 300)
+    with pytest.raises(impact.BusyMachineError, match="300 to 300 ms"):
+        impact.check_impact(make_episode(tmp_path, {**normal, **slower, 12: 250}))

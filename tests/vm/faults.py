@@ -15,6 +15,16 @@ NAMESPACE = "smb-server"
 CLIENT_END, SERVER_END = "smb-client", "smb-server"
 
 _FILLER_UNIT = "lab-filler"
+# One process, since a new one each time would slow an emulated guest down.
+_KEEP_FULL = """
+import os, sys, time
+file = os.open(sys.argv[1], os.O_WRONLY | os.O_APPEND)
+while True:
+    try:
+        os.write(file, bytes(65536))
+    except OSError:
+        time.sleep(0.05)
+"""
 _TABLES = "iptables --wait"
 
 
@@ -99,10 +109,10 @@ def files_vanished(directory: str, owner: str) -> Fault:
 def file_system_full(mount_point: str) -> Fault:
     """The server's file system is full and stays so when files are deleted: ENOSPC."""
     filler = f"{mount_point}/filler"
-    fill = f"cat /dev/zero 2>/dev/null >>{filler}"
     return Fault(
-        f"{fill} || true; systemd-run --quiet --collect --unit={_FILLER_UNIT} "
-        f"bash -c 'while :; do {fill}; sleep 0.05; done'",
+        f"cat /dev/zero 2>/dev/null >{filler} || true; "
+        f"systemd-run --quiet --collect --unit={_FILLER_UNIT} "
+        f"python3 -IS -c {shlex.quote(_KEEP_FULL)} {filler}",
         f"systemctl stop {_FILLER_UNIT}; rm {filler}",
     )
 

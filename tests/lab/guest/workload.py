@@ -24,7 +24,7 @@ Kind = Callable[[Path, Path, random.Random], Steps]
 
 #: Files of `Workload.directory`/many, made by the lab.
 MANY = 200
-SMALL, CHUNK, BULK_CHUNKS = 16 << 10, 256 << 10, 8
+SMALL, CHUNK, BULK_CHUNKS = 16 << 10, 128 << 10, 16
 
 
 def write(path: Path, data: bytes, flags: int = os.O_TRUNC) -> None:
@@ -64,7 +64,11 @@ def metadata(root: Path, own: Path, chance: random.Random) -> Steps:
 
 def opens(root: Path, own: Path, chance: random.Random) -> Steps:
     """Many files are read, as by a build or an indexer."""
-    some_file(root, chance).read_bytes()
+    descriptor = os.open(some_file(root, chance), os.O_RDONLY)
+    try:
+        os.read(descriptor, 4096)
+    finally:
+        os.close(descriptor)
     yield
 
 
