@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import replace
 from re import compile as pattern
 
 from agent.anomaly_types.registry import ANOMALY_TYPES
@@ -46,7 +47,10 @@ def _rule(name: str, section: Section, available: Collection[str]) -> AnomalyCon
         )
     kind = ANOMALY_TYPES[section.choice("type", ANOMALY_TYPES)]
     _check_tool(section, kind)
-    return kind.read(section, name, _actions(section, available))
+    rule = kind.read(section, name, _actions(section, available))
+    if "window_sec" not in section:
+        return rule
+    return replace(rule, window_sec=section.number("window_sec", minimum=0.1, maximum=3600))
 
 
 def _check_tool(section: Section, kind: AnomalyType) -> None:

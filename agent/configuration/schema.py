@@ -16,11 +16,15 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, kw_only=True)
 class AnomalyConfig:
-    """One rule under ``guardian.anomalies``; every anomaly type adds settings of its own."""
+    """One rule under ``guardian.anomalies``; every anomaly type adds settings of its own.
+
+    ``window_sec``: the window in which it counts; None: the general ``watch_interval_sec``.
+    """
 
     type: ClassVar[str]
     name: str
     actions: tuple[str, ...] = ()
+    window_sec: float | None = None
 
     def ask_kernel(self, settings: NDArray[np.void]) -> None:
         """Add to ``settings`` (one `bpf.abi.SETTINGS` record) what this rule needs events for."""

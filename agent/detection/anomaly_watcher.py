@@ -248,16 +248,17 @@ def in_windows(
 
 
 def load_handlers(config: Config, known: Sequence[Handler] = ()) -> Sequence[Handler]:
-    """One detector for each rule, its window ``watch_interval_sec``; of ``known`` ones those that
-    would be made anew just as they are."""
-    window_ns = int(config.watch_interval_sec * NANOSECONDS)
-    kept = {h.rule.name: h for h in known if h.window_ns == window_ns}
-    return [
-        kept[rule.name]
-        if rule.name in kept and kept[rule.name].rule == rule
-        else ANOMALY_TYPES[rule.type].handler(rule, window_ns)
-        for rule in config.guardian.anomalies.values()
-    ]
+    """One detector for each rule; of ``known`` ones those that would be made anew just as they
+    are."""
+    kept = {handler.rule.name: handler for handler in known}
+    handlers = []
+    for rule in config.guardian.anomalies.values():
+        window_ns = int((rule.window_sec or config.watch_interval_sec) * NANOSECONDS)
+        handler = kept.get(rule.name)
+        if handler is None or (handler.rule, handler.window_ns) != (rule, window_ns):
+            handler = ANOMALY_TYPES[rule.type].handler(rule, window_ns)
+        handlers.append(handler)
+    return handlers
 
 
 def incident_limits(config: Config) -> IncidentLimits:

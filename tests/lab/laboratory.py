@@ -9,8 +9,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from agent.storage.durable_file import publish_file, temporary_beside
 from tests.lab.catalogue import Workload
 from tests.vm.faults import SERVER_UNIT
@@ -45,9 +43,7 @@ class Laboratory:
     def __init__(self, vm: VirtualMachine) -> None:
         self._vm = vm
         self._share = SmbShare(vm)
-        self._quiet_sec = float(yaml.safe_load(CONFIG.read_text())["watcher"]["incident_quiet_sec"])
         self._seen_bundles: set[str] = set()
-        self._last_incidents: Row = {}
 
     def set_up(self) -> None:
         """Server, mounts, the checkout installed, the agent watching with the lab's rules."""
@@ -60,7 +56,6 @@ class Laboratory:
         self._vm.write("/etc/aod/config.yaml", CONFIG.read_text(), group="aod")
         self._vm.run(["systemctl", "start", AGENT], timeout=300)
         self._vm.wait_until(f"{COMMAND} status | grep -q 'state .*watching'", timeout=300)
-        self._last_incidents = self._status()["incidents"]
 
     def versions(self) -> Row:
         """What runs in the guest."""
@@ -124,18 +119,10 @@ class Laboratory:
 
     def wait_until_calm(self) -> None:
         """Until nothing is collected and no incident is open."""
-        since, incidents = time.monotonic(), self._last_incidents
-        quiet_sec = 0.0
         deadline = time.monotonic() + 240
         while time.monotonic() < deadline:
             status = self._status()
-            if status["incidents"] != incidents:
-                since, incidents = time.monotonic(), status["incidents"]
-                quiet_sec = self._quiet_sec
-            waited = time.monotonic() - since
-            over = incidents["open"] == 0 if "open" in incidents else waited > quiet_sec
-            if over and not status["collections"]["running"]:
-                self._last_incidents = incidents
+            if not (status["incidents"]["open"] or status["collections"]["running"]):
                 return
             time.sleep(0.5)
         raise MachineError(f"the agent does not calm down: {status}")

@@ -718,7 +718,7 @@ guardian:
   anomalies:
     hanging: {type: stall, stall_sec: 4, acceptable_count: 2, exclude_commands: [SMB2_ECHO],
       actions: [stats]}
-    lost: {type: reconnect, acceptable_count: 3, actions: [stats]}
+    lost: {type: reconnect, acceptable_count: 3, window_sec: 60, actions: [stats]}
     drifting: {type: drift, recent_sec: 30, baseline_sec: 300, quantile_percent: 90, factor: 2,
       minimum_shift_ms: 1, minimum_count: 7, exclude_commands: [SMB2_READ], actions: [stats]}
     missing: {type: error, tool: smbiosnoop, acceptable_count: 9, mode: trackonly,
@@ -734,14 +734,18 @@ def test_every_type_reads_its_settings(tmp_path):
     assert loaded.warnings == ()
     everything = set(ALL_SMB_CMDS.values())
     shown = {
-        name: {k: v for k, v in dataclasses.asdict(rule).items() if k not in ("name", "actions")}
+        name: {
+            k: v
+            for k, v in dataclasses.asdict(rule).items()
+            if v is not None and k not in ("name", "actions")
+        }
         for name, rule in loaded.config.guardian.anomalies.items()
     }
     single = shown.pop("single")
     assert single["single_event_threshold_ms"] == 400
     assert shown == {
         "hanging": {"stall_sec": 4, "acceptable_count": 2, "commands": everything - {13}},
-        "lost": {"acceptable_count": 3},
+        "lost": {"acceptable_count": 3, "window_sec": 60},
         "drifting": {
             "recent_sec": 30, "baseline_sec": 300, "quantile_percent": 90, "factor": 2,
             "minimum_shift_ms": 1, "minimum_count": 7, "commands": everything - {8},
