@@ -191,6 +191,24 @@ static __always_inline void command_entered(u64 session_id, u32 tree_id, u64 mid
 		ring_the_bell(wanted);
 }
 
+/*
+ * The members of a compound behind a failed one end without a word: the kernel does not even look
+ * at their replies. Left alone they would look unanswered until another command takes the slot.
+ */
+static __always_inline void drop_compound_after(struct smb_inflight *failed)
+{
+	for (u64 next = 1; next < MOST_COMPOUND_MEMBERS; next++) {
+		struct smb_inflight *member = slot_of(failed->session_id, failed->mid + next);
+
+		if (!member || !member->start_ns || !member->is_compounded ||
+		    member->mid != failed->mid + next ||
+		    member->session_id != failed->session_id ||
+		    member->thread_id != failed->thread_id)
+			return;
+		member->start_ns = 0;
+	}
+}
+
 /* retval: 0 or a negative errno. A second call for the same command only counts as unmatched. */
 static __always_inline void command_finished(u64 session_id, u32 tree_id, u64 mid, u16 command,
 					     s32 retval)
@@ -209,6 +227,8 @@ static __always_inline void command_finished(u64 session_id, u32 tree_id, u64 mi
 	}
 	event.metric_latency_ns = now_ns - slot->start_ns;
 	slot->start_ns = 0;
+	if (retval < 0 && slot->is_compounded)
+		drop_compound_after(slot);
 	count_latency(row, event.metric_latency_ns);
 	count_activity(row, now_ns);
 	event.tool = interested_tools(row, event.metric_latency_ns, retval);

@@ -60,11 +60,10 @@ class ReconnectAnomalyHandler(AnomalyHandler[ReconnectRule]):
         host = scene.snapshot.hosts.get(connection) or finding.server or f"number {connection}"
         losses = scene.window(finding.time_ns, self.window_ns, connection).events
         losses = losses[(losses["tool"] & abi.TOOL_RECONNECT) > 0]
-        waiting = int(np.count_nonzero(scene.snapshot.inflight["start_ns"]))
         times = f" {len(losses)} times in {seconds(self.window_ns)}" if len(losses) > 1 else ""
         return Trigger(
             time_ns=finding.time_ns,
-            reason=f"connection to {host} lost{times}; {waiting} commands were under way",
+            reason=f"connection to {host} lost{times}",
             violations=len(losses),
             place=Place(server=host),
         )

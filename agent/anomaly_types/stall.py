@@ -80,8 +80,10 @@ class StallAnomalyHandler(AnomalyHandler[StallRule]):
         waiting = self._waiting(sight)
         if not len(waiting):
             return None
-        oldest = int(waiting["start_ns"].min())
-        return max(oldest, sight.time_ns - self._limit_ns // 2) + self._limit_ns
+        limits = waiting["start_ns"].astype(np.int64) + self._limit_ns
+        # What hangs already is looked at again, so that its incident does not seem over.
+        again_ns = sight.time_ns + self._limit_ns // 2
+        return int(np.where(limits > sight.time_ns, limits, again_ns).min())
 
     def describe(self, finding: Finding, scene: Scene) -> Trigger:
         stalled = finding.detail

@@ -305,3 +305,33 @@ def test_many_threads_lose_nothing(kernel: Kernel) -> None:
 
 def own_task() -> bytes:
     return Path("/proc/self/comm").read_bytes().strip()
+
+
+def test_members_behind_a_failed_one_are_not_left_unanswered(kernel: Kernel) -> None:
+    first = 500
+    for chain in (first, first + 4):
+        kernel.compound(3)
+        for member, command in enumerate((CREATE, READ, CLOSE)):
+            kernel.enter(command, mid=chain + member)
+    kernel.enter(READ, mid=first + 3)
+    kernel.fail(CREATE, mid=first, status=STATUS_ACCESS_DENIED, errno=errno.EACCES)
+    assert kernel.unanswered()["mid"].tolist() == [first + 3, *range(first + 4, first + 7)]
+    kernel.finish(CREATE, mid=first + 4)
+    assert kernel.unanswered()["mid"].tolist() == [first + 3, first + 5, first + 6]
+    kernel.fail(READ, mid=first + 3, status=STATUS_ACCESS_DENIED, errno=errno.EACCES)
+    assert kernel.unanswered()["mid"].tolist() == [first + 5, first + 6]
+
+
+def test_another_threads_compound_is_left_alone(kernel: Kernel) -> None:
+    kernel.compound(2)
+    kernel.enter(CREATE, mid=900)
+
+    def other() -> None:
+        kernel.compound(2)
+        kernel.enter(CREATE, mid=901)
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    thread.join()
+    kernel.fail(CREATE, mid=900, status=STATUS_ACCESS_DENIED, errno=errno.EACCES)
+    assert kernel.unanswered()["mid"].tolist() == [901]

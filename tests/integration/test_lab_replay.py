@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from agent.configuration.loader import load_config
+from agent.config_loader import load_config
 from tests.lab.episode_store import Episode, finished_episodes
 from tests.lab.laboratory import CONFIG
 from tests.lab.replay import EPISODES, replay_episodes
