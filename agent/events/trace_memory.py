@@ -86,7 +86,7 @@ def _never_answered(
     if not last:
         return np.zeros(0, abi.INFLIGHT), np.zeros(0, np.int64)
     records, seen = zip(*last.values(), strict=True)
-    return np.array(records, abi.INFLIGHT), np.array(seen, np.int64)
+    return np.array(list(records), abi.INFLIGHT), np.array(seen, np.int64)
 
 
 def _key(record: np.void) -> tuple[int, int, int]:
