@@ -28,7 +28,7 @@ from agent.service.stop_signal import StopSignal
 from agent.service.thread_supervisor import ThreadSupervisor
 from agent.service.watchdog import Heart, Pulse, Watchdog, watchdog_interval_sec
 from agent.storage.space_watcher import SpaceWatcher
-from agent.storage.spool import DONE, Spool
+from agent.storage.spool import Spool
 
 # All of a shutdown; systemd's TimeoutStopSec is longer.
 SHUTDOWN_SEC = 80.0
@@ -233,7 +233,7 @@ class Controller:
 
     def _store_of_incidents(self) -> IncidentStore:
         path = self.spool.root / INCIDENTS_FILE
-        return IncidentStore(path, lambda bundle: self.spool.path(bundle, DONE).exists())
+        return IncidentStore(path, self.spool.was_made)
 
     def _incidents(self) -> dict[str, Any]:
         incidents, offset_ns = self.watcher.incidents, time.time_ns() - time.monotonic_ns()

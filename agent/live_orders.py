@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 from agent.configuration.schema import Config
@@ -18,6 +19,8 @@ log = logging.getLogger("aod.orders")
 
 Answer = dict[str, Any]
 
+# Closing the probes takes a moment, while the kernel waits for those that run.
+DETACH_SEC = 20.0
 NEEDS_RESTART = frozenset({"aod_output_dir", "watcher.flight_recorder_events"})
 
 
@@ -60,7 +63,7 @@ class LiveOrders:
             waiting = [name for name in changed if name in NEEDS_RESTART]
             self._opener.use(kernel_settings(config.guardian.anomalies.values()))
             controller.reconfigure(config)
-            self._config = config
+            self._config = as_running(self._config, config)
             controller.audit.record(
                 "config", f"configuration loaded anew: {', '.join(changed) or 'nothing changed'}"
             )
@@ -70,14 +73,27 @@ class LiveOrders:
         """Let go of the cifs module, so that it can be unloaded; watch again when it is loaded."""
         self._opener.let_go()
         self._controller.dispatcher.detach()
+        deadline = time.monotonic() + DETACH_SEC
+        while self._controller.dispatcher.dispatching:
+            if time.monotonic() > deadline:
+                return {"error": f"the probes are still attached after {DETACH_SEC:g} s"}
+            time.sleep(0.01)
         self._controller.audit.record("detach", "the probes are detached: nothing is watched")
         return {"state": "detached"}
 
     def attach(self) -> Answer:
         """Watch again now."""
-        self._opener.attach()
+        if not self._opener.attach():
+            return {"error": "the agent is not detached"}
         self._controller.audit.record("attach", "the probes are to be attached again")
         return {"state": "attaching"}
+
+
+def as_running(old: Config, new: Config) -> Config:
+    """``new``, but for what only a restart changes: that stays as in ``old``."""
+    events = old.watcher.flight_recorder_events
+    watcher = replace(new.watcher, flight_recorder_events=events)
+    return replace(new, aod_output_dir=old.aod_output_dir, watcher=watcher)
 
 
 def changed_settings(old: Config, new: Config) -> list[str]:

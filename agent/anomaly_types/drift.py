@@ -66,18 +66,18 @@ class DriftAnomalyHandler(AnomalyHandler[DriftRule]):
         self._history = LatencyHistory(
             int(rule.recent_sec * SECOND_NS), int(rule.baseline_sec * SECOND_NS)
         )
-        self._shifts: tuple[Shift, ...] = ()
+        self.rest_ns = self._history.slice_ns
 
     def look(self, sight: Sight) -> Sequence[Finding]:
         self._history.add(sight.time_ns, sight.histograms)
         recent, usual = self._history.recent(), self._history.usual()
-        self._shifts = tuple(
+        shifts = tuple(
             shift
             for command in sorted(self.rule.commands)
             if (shift := self._shift(command, recent[command], usual[command]))
         )
-        self._history.hold(bool(self._shifts), sight.time_ns)
-        return [Finding(sight.time_ns, detail=self._shifts)] if self._shifts else ()
+        self._history.hold(bool(shifts), sight.time_ns)
+        return [Finding(sight.time_ns, detail=shifts)] if shifts else ()
 
     def next_look_ns(self, sight: Sight) -> int | None:
         return self._history.next_ns(sight.time_ns, sight.histograms)
@@ -93,7 +93,7 @@ class DriftAnomalyHandler(AnomalyHandler[DriftRule]):
         return Trigger(
             time_ns=finding.time_ns,
             reason=(
-                f"{command_name(worst.command)}{on}: {self.rule.quantile_percent:g} % of "
+                f"{command_name(worst.command)}{on}: {100 - self.rule.quantile_percent:g} % of "
                 f"{worst.count} commands in {seconds(int(self.rule.recent_sec * SECOND_NS))} took "
                 f"{duration(worst.recent_ns)} or more, {times:.1f} times the usual "
                 f"{duration(worst.usual_ns)}"

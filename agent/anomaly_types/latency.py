@@ -76,24 +76,27 @@ class LatencyAnomalyHandler(AnomalyHandler[LatencyRule]):
 
     def detect(self, batch: EventBatch) -> Sequence[Finding]:
         slow = self._slow(batch)
-        if not slow.any():
-            return ()
-        times, sessions = batch.time_ns[slow], batch.sessions(slow)
-        found = self._counts.add(times, sessions)
+        found: dict[int, int] = {}
+        if slow.any():
+            times, sessions = batch.time_ns[slow], batch.sessions(slow)
+            for session, index in self._counts.add(times, sessions).items():
+                if index is not None:
+                    found[session] = int(np.flatnonzero(slow)[index])
         if batch.latency_ns.max() >= self._single_ns:
-            for index in np.flatnonzero(batch.latency_ns[slow] >= self._single_ns):
-                counted = found[int(sessions[index])]
-                if counted is None or index < counted:
-                    found[int(sessions[index])] = int(index)
-        return [
-            Finding(int(times[index]), session)
-            for session, index in found.items()
-            if index is not None
-        ]
+            self._add_singles(batch, found)
+        return [Finding(int(batch.time_ns[place]), session) for session, place in found.items()]
+
+    def _add_singles(self, batch: EventBatch, found: dict[int, int]) -> None:
+        """To the places of the first anomalies, by session."""
+        very_slow = batch.latency_ns >= self._single_ns
+        very_slow &= np.take(self._limits, batch.command, mode="clip") != NEVER
+        places = np.flatnonzero(very_slow)
+        for place, session in zip(places, batch.sessions(places), strict=True):
+            found[int(session)] = min(int(place), found.get(int(session), int(place)))
 
     def describe(self, finding: Finding, scene: Scene) -> Trigger:
         window = scene.window(finding.time_ns, self.window_ns, finding.session_id)
-        slow = window.events[self._slow(window)]
+        slow = window.events[self._slow(window) | (window.latency_ns >= self._single_ns)]
         worst = slow[np.argmax(slow["metric_latency_ns"])]
         alone = len(slow) < self.rule.acceptable_count
         shown = slow[slow["smbcommand"] == worst["smbcommand"]] if alone else most_frequent(slow)

@@ -34,6 +34,14 @@ class ReconnectRule(AnomalyConfig):
         settings["reconnects"] = 1
 
 
+@dataclass(frozen=True)
+class Loss:
+    """The number of a connection, and the beginning of its host name: what fits a record."""
+
+    connection: int
+    host: str
+
+
 class ReconnectAnomalyHandler(AnomalyHandler[ReconnectRule]):
     """Counts by connection: a record's session id is the connection's number here."""
 
@@ -49,16 +57,23 @@ class ReconnectAnomalyHandler(AnomalyHandler[ReconnectRule]):
         times = batch.time_ns[lost]
         found = self._counts.add(times, batch.sessions(lost))
         return [
-            Finding(int(times[index]), server=_server(batch.events[lost[index]]), detail=connection)
+            Finding(int(times[index]), detail=Loss(connection, _host(batch.events[lost[index]])))
             for connection, index in found.items()
             if index is not None
         ]
 
+    def server(self, finding: Finding, scene: Scene) -> str:
+        loss = finding.detail
+        assert isinstance(loss, Loss)  # noqa: S101 - made above
+        start = scene.snapshot.hosts.get(loss.connection) or loss.host
+        names = [name for name in scene.state.server_names() if name.startswith(start)]
+        return names[0] if len(names) == 1 else start
+
     def describe(self, finding: Finding, scene: Scene) -> Trigger:
-        connection = finding.detail
-        assert isinstance(connection, int)  # noqa: S101 - made above
-        host = scene.snapshot.hosts.get(connection) or finding.server or f"number {connection}"
-        losses = scene.window(finding.time_ns, self.window_ns, connection).events
+        loss = finding.detail
+        assert isinstance(loss, Loss)  # noqa: S101 - made above
+        host = self.server(finding, scene) or f"number {loss.connection}"
+        losses = scene.window(finding.time_ns, self.window_ns, loss.connection).events
         losses = losses[(losses["tool"] & abi.TOOL_RECONNECT) > 0]
         times = f" {len(losses)} times in {seconds(self.window_ns)}" if len(losses) > 1 else ""
         return Trigger(
@@ -69,8 +84,7 @@ class ReconnectAnomalyHandler(AnomalyHandler[ReconnectRule]):
         )
 
 
-def _server(event: np.void) -> str:
-    """The beginning of the host name, which is all that fits into a record."""
+def _host(event: np.void) -> str:
     return bytes(event["task"]).decode("utf-8", "replace")
 
 

@@ -62,6 +62,7 @@ class StallAnomalyHandler(AnomalyHandler[StallRule]):
         self._watched = np.zeros(abi.COMMANDS + 1, np.bool_)
         self._watched[list(rule.commands)] = True
         self._leftovers = np.zeros(0, np.uint64)
+        self.rest_ns = self._limit_ns // 2
 
     def look(self, sight: Sight) -> Sequence[Finding]:
         waiting = self._waiting(sight)

@@ -36,10 +36,12 @@ class CifsState:
         return _only(_name(server) for server, _ in self._sessions(session_id))
 
     def share_of(self, session_id: int, tree_id: int) -> str:
-        r"""\\server\share of the tree, else the session's only one besides IPC$, else ""."""
+        r"""\\server\share of the tree; of tree 0, the session's only one besides IPC$; else ""."""
         shares = [share for _, session in self._sessions(session_id) for share in session.shares]
-        exact = {share.unc for share in shares if share.tree_id == tree_id != 0}
-        return _only(exact or {share.unc for share in shares if not share.is_ipc})
+        exact = {share.unc for share in shares if share.tree_id == tree_id}
+        if tree_id:
+            return _only(exact)
+        return _only(share.unc for share in shares if not share.is_ipc)
 
     def mount_points(self, unc: str) -> tuple[str, ...]:
         """Where the share is mounted, each place once."""

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from agent.collection.archive import FIRST_MEMBER, pack
-from agent.collection.evidence_files import iso_time, write_evidence
+from agent.collection.evidence_files import iso_time, without_bells, write_evidence
 from agent.collection.quick_actions import ActionResult
 from agent.collection.surroundings import HostFacts
 from agent.configuration.smb_commands import command_name
@@ -74,6 +74,7 @@ class BundleWriter:
         self, action: AnomalyAction, aftermath: Aftermath, collected: Collected, staging: Path
     ) -> Manifest:
         trigger = asdict(action.trigger)
+        after = len(without_bells(aftermath.events))
         incident, offset_ns = action.incident, action.evidence.wall_offset_ns
         return {
             "schema": MANIFEST_SCHEMA,
@@ -94,8 +95,8 @@ class BundleWriter:
             },
             "source": action.evidence.source,
             "counters": action.evidence.counters,
-            "events": len(action.evidence.events) + len(aftermath.events),
-            "events_after": len(aftermath.events),
+            "events": len(without_bells(action.evidence.events)) + after,
+            "events_after": after,
             "actions": [asdict(result) for result in collected.results],
             "collection": {
                 "started": iso_time(collected.started_ns),

@@ -29,8 +29,7 @@ def write_evidence(action: AnomalyAction, aftermath: Aftermath, directory: Path)
     Raises OSError (a full disk, a directory that vanished).
     """
     evidence = action.evidence
-    events = np.concatenate([evidence.events, aftermath.events])
-    events = events[events["tool"] != abi.TOOL_BELL]
+    events = np.concatenate([without_bells(evidence.events), without_bells(aftermath.events)])
     with _new_file(directory / "events.npy") as file:
         write_npy(file, events)
     worst = worst_events(events)
@@ -43,6 +42,12 @@ def write_evidence(action: AnomalyAction, aftermath: Aftermath, directory: Path)
     with _new_file(directory / "histograms.json") as file:
         tables = histogram_periods(evidence, aftermath)
         file.write(json.dumps(tables, indent=1).encode() + b"\n")
+
+
+def without_bells(events: NDArray[np.void]) -> NDArray[np.void]:
+    """The agent's own wake-up calls are not evidence."""
+    told: NDArray[np.void] = events[events["tool"] != abi.TOOL_BELL]
+    return told
 
 
 def write_npy(file: IO[bytes], array: NDArray[Any]) -> None:

@@ -18,13 +18,11 @@ R = TypeVar("R", bound=AnomalyConfig)
 
 @dataclass(frozen=True)
 class Finding:
-    """An anomaly: when, and whose. ``session_id`` and ``server`` are 0 and empty where the kernel
-    does not tell; both unknown: it concerns the whole host. ``detail`` is for `describe` alone.
-    """
+    """An anomaly: when, and whose; ``session_id`` is 0 where the kernel does not tell. ``detail``
+    is for the detector's own use."""
 
     time_ns: int
     session_id: int = 0
-    server: str = ""
     detail: object = None
 
 
@@ -37,6 +35,8 @@ class AnomalyHandler(ABC, Generic[R]):
     """
 
     looks = False
+    #: How long commands may flow without a look, when none is due earlier.
+    rest_ns = 60_000_000_000
 
     def __init__(self, rule: R, window_ns: int) -> None:
         self.rule = rule
@@ -61,6 +61,10 @@ class AnomalyHandler(ABC, Generic[R]):
     def next_look_ns(self, sight: Sight) -> int | None:
         """When the next look is due, after what ``sight`` shows; None: when a command starts."""
         return None
+
+    def server(self, finding: Finding, scene: Scene) -> str:
+        """The name of the server that is to blame; empty when nobody can tell."""
+        return scene.state.server_of(finding.session_id)
 
     @abstractmethod
     def describe(self, finding: Finding, scene: Scene) -> Trigger:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
@@ -69,7 +70,7 @@ class AnomalyWatcher:
         self._evidence = EvidenceKeeper(recorder, source)
         self._handlers: Sequence[Handler] = ()
         self._config = config
-        self._news: Config | None = config
+        self._news = deque([config], maxlen=1)
         self._sources_seen = 0
         self.position = 0
         self.beats = 0
@@ -98,17 +99,18 @@ class AnomalyWatcher:
 
     def reconfigure(self, config: Config) -> None:
         """Go by ``config`` from the next round on; a rule that stays the same keeps its counts."""
-        self._news = config
+        self._news.append(config)
         self._recorder.poke()
 
     def _take_news(self) -> None:
         """A new configuration, a new source: what was planned for the old ones is void."""
-        config, self._news = self._news, None
+        config = self._news.popleft() if self._news else None
         opened = self._source.sources_opened
         if config is not None:
             self._handlers = load_handlers(config, self._handlers)
             self._config = config
             self.incidents.limits = incident_limits(config)
+            self._looks.hold_ns = self.incidents.limits.quiet_ns // 2
         if config is not None or opened != self._sources_seen:
             self._looks.serve(self._handlers if opened else ())
             if opened != self._sources_seen:
@@ -146,17 +148,16 @@ class AnomalyWatcher:
 
     def _examine(self, events: NDArray[np.void]) -> None:
         batch = EventBatch.of(events)
-        last_ns = int(batch.time_ns[-1])
         self._note_ends(int(batch.time_ns[0]))
         for handler in self._handlers:
             for finding in handler.detect(batch):
                 self._take(handler, finding)
-        self._looks.notice_bell(self._source.clock_ns() or last_ns)
 
     def _catch_up(self, now_ns: int | None) -> None:
         """The looks and the ends that are due without an event."""
         if now_ns is None:
             return
+        self._looks.notice_bell(now_ns)
         while self._looks.due_ns is not None and self._looks.due_ns <= now_ns:
             self._look()
         self._note_ends(now_ns)
@@ -164,7 +165,7 @@ class AnomalyWatcher:
     def _look(self) -> None:
         due_ns = self._looks.due_ns or 0
         time_ns = max(due_ns, self._source.clock_ns() or 0)
-        self._note_ends(time_ns)
+        self._note_ends(due_ns)
         sight, found = self._looks.look(time_ns)
         self._evidence.note(sight)
         for handler, finding in found:
@@ -182,14 +183,15 @@ class AnomalyWatcher:
             )
 
     def _take(self, handler: Handler, finding: Finding) -> None:
-        state = self._servers.state(finding.session_id, finding.time_ns)
-        scene = self._evidence.scene(self.position, finding.time_ns, state)
+        time_ns = finding.time_ns
+        state = self._servers.state_with(finding.session_id, time_ns)
+        scene = self._evidence.scene(
+            self.position, time_ns, state, lambda: self._servers.refresh(time_ns)
+        )
         if not handler.stands(finding, scene):
             return
-        cause = finding.server or state.server_of(finding.session_id)
-        if not cause and finding.session_id:
-            cause = f"session {finding.session_id:#x}"
-        order = self.incidents.take(cause, handler.rule.name, finding.time_ns)
+        server = handler.server(finding, scene)
+        order = self.incidents.take(server, handler.rule.name, time_ns)
         if order is not None:
             self._order(handler, finding, scene, order)
 

@@ -51,13 +51,16 @@ class EvidenceKeeper:
         if not self._past or sight.time_ns - self._past[-1].time_ns >= SPACING_NS:
             self._past.append(PastHistograms(sight.time_ns, sight.histograms))
 
-    def scene(self, position: int, time_ns: int, state: CifsState) -> Scene:
+    def scene(
+        self, position: int, time_ns: int, state: CifsState, renew: Callable[[], CifsState]
+    ) -> Scene:
         """What is known of the moment ``time_ns``, when all events before number ``position``
         have been seen. Nothing is copied before it is asked for."""
         return Scene(
             lambda: self._recorder.history(position),
             lambda: self._source.snapshot(time_ns),
             state,
+            renew,
         )
 
     def of(self, scene: Scene, window_began_ns: int) -> Evidence:

@@ -10,7 +10,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from agent.detection.incidents import Incident
-from agent.storage.durable_file import publish_bytes, read_plain
+from agent.storage.durable_file import TEMPORARY_SUFFIX, publish_bytes, read_plain
 
 log = logging.getLogger("aod.incidents")
 
@@ -33,18 +33,21 @@ class IncidentStore:
 
     def save(self, incidents: Sequence[Incident]) -> None:
         """Write them; a disk that does not take them is logged, and detection goes on."""
-        document = {
-            "boot_id": BOOT_ID.read_text().strip(),
-            "wall_offset_ns": time.time_ns() - time.monotonic_ns(),
-            "open": [asdict(incident) for incident in incidents],
-        }
         try:
+            document = {
+                "boot_id": BOOT_ID.read_text().strip(),
+                "wall_offset_ns": time.time_ns() - time.monotonic_ns(),
+                "open": [asdict(incident) for incident in incidents],
+            }
             publish_bytes(self._path, json.dumps(document, indent=1).encode() + b"\n")
         except OSError as error:
             log.warning("open incidents are not saved: %s", error)
 
     def load(self) -> list[Incident]:
-        """What was open; a file that makes no sense is logged and counts as none."""
+        """What was open; a file that makes no sense is logged and counts as none. A temporary that
+        a killed run left goes."""
+        for leftover in self._path.parent.glob(f".{self._path.name}.*{TEMPORARY_SUFFIX}"):
+            leftover.unlink(missing_ok=True)
         try:
             document = json.loads(read_plain(self._path, SIZE_LIMIT))
             shift_ns = self._shift_ns(document)
@@ -65,7 +68,9 @@ class IncidentStore:
         return then - (time.time_ns() - time.monotonic_ns())
 
     def _restored(self, incident: Incident, shift_ns: int) -> Incident:
-        moved = {name: getattr(incident, name) + shift_ns for name in TIMES}
+        # A clock that was set back over a reboot would put them into the future.
+        now_ns = time.monotonic_ns()
+        moved = {name: min(getattr(incident, name) + shift_ns, now_ns) for name in TIMES}
         restored = replace(incident, **moved)
         if restored.bundles and not self._has_bundle(restored.bundles[-1]):
             restored.bundles.pop()

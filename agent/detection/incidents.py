@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
 
 from agent.storage.ulid import new_ulid
@@ -26,7 +27,7 @@ class IncidentLimits:
 class Incident:
     """Trouble of one cause. Times are CLOCK_MONOTONIC; ``rules`` counts triggers by rule.
 
-    ``cause`` is a server's name, else a session, empty when it is not known. ``bundles`` are the
+    ``cause`` is a server's name, empty when it is not known. ``bundles`` are the
     ids of those ordered; ``has_bundle`` is False when the last of them came to nothing.
     """
 
@@ -86,27 +87,25 @@ class IncidentTracker:
         """
         with self._lock:
             incident = self._of(cause, time_ns)
+            order = None
             if incident is None:
                 incident = Incident(new_ulid(), cause, time_ns, time_ns, time_ns)
                 self._open.append(incident)
                 self.opened += 1
-                order = True
+                order = self._order(incident, time_ns)
             else:
                 incident.last_ns = max(incident.last_ns, time_ns)
                 incident.cause = incident.cause or cause
-                order = self._wants_bundle(incident, time_ns)
+                if self._wants_bundle(incident, time_ns):
+                    order = self._order(incident, time_ns)
             incident.rules[rule] = incident.rules.get(rule, 0) + 1
-            if not order:
-                self.suppressed += 1
-                self._note_progress(time_ns)
-                return None
-            incident.ordered_ns, incident.has_bundle = time_ns, True
-            incident.bundles.append(new_ulid())
-            self._note(time_ns)
-            number = len(incident.bundles)
-            return BundleOrder(
-                incident.bundles[-1], incident.id, number, incident.cause, incident.opened_ns
-            )
+            self.suppressed += order is None
+            # Progress is not noted at every trigger: this is precise enough after a restart.
+            noted = order or abs(time_ns - self._noted_ns) >= self.limits.quiet_ns // 4
+            self._noted_ns = time_ns if noted else self._noted_ns
+        if noted:
+            self._note()
+        return order
 
     def collection_failed(self, bundle_id: str) -> None:
         """This bundle of an incident came to nothing."""
@@ -115,17 +114,17 @@ class IncidentTracker:
                 if incident.bundles and incident.bundles[-1] == bundle_id:
                     incident.bundles.pop()
                     incident.has_bundle = False
-                    self._changed(self._open)
+        self._note()
 
     def end_quiet(self, now_ns: int) -> list[Incident]:
         """The incidents that are over by ``now_ns``, each once."""
         with self._lock:
             over = [i for i in self._open if now_ns - i.last_ns > self.limits.quiet_ns]
-            if over:
-                self._open = [i for i in self._open if i not in over]
-                self.ended += len(over)
-                self._changed(self._open)
-            return over
+            self._open = [i for i in self._open if i not in over]
+            self.ended += len(over)
+        if over:
+            self._note()
+        return over
 
     def next_end_ns(self) -> int | None:
         """When the next open incident is over, if nothing else happens; None: none is open."""
@@ -134,17 +133,24 @@ class IncidentTracker:
             return min(ends) + self.limits.quiet_ns + 1 if ends else None
 
     def open(self) -> list[Incident]:
-        """The incidents that last; a copy of the list."""
+        """The incidents that last; copies."""
         with self._lock:
-            return list(self._open)
+            return deepcopy(self._open)
 
     def _of(self, cause: str, time_ns: int) -> Incident | None:
         """The open incident of that cause; an unknown cause is that of whatever lasts."""
-        for incident in self._open:
-            same = incident.cause == cause or not cause or not incident.cause
-            if same and time_ns - incident.last_ns <= self.limits.quiet_ns:
-                return incident
-        return None
+        lasting = [i for i in self._open if time_ns - i.last_ns <= self.limits.quiet_ns]
+        exact = [i for i in lasting if i.cause == cause]
+        unclear = [i for i in lasting if not cause or not i.cause]
+        return next(iter([*exact, *unclear]), None)
+
+    def _order(self, incident: Incident, time_ns: int) -> BundleOrder:
+        incident.ordered_ns, incident.has_bundle = time_ns, True
+        incident.bundles.append(new_ulid())
+        number = len(incident.bundles)
+        return BundleOrder(
+            incident.bundles[-1], incident.id, number, incident.cause, incident.opened_ns
+        )
 
     def _wants_bundle(self, incident: Incident, time_ns: int) -> bool:
         waited_ns = time_ns - incident.ordered_ns
@@ -154,11 +160,6 @@ class IncidentTracker:
             return False
         return waited_ns >= self.limits.followup_ns
 
-    def _note_progress(self, time_ns: int) -> None:
-        """Not at every trigger: a quarter of the quiet time is precise enough after a restart."""
-        if abs(time_ns - self._noted_ns) >= self.limits.quiet_ns // 4:
-            self._note(time_ns)
-
-    def _note(self, time_ns: int) -> None:
-        self._noted_ns = time_ns
-        self._changed(self._open)
+    def _note(self) -> None:
+        """Outside the lock, since a sick disk must not keep anybody else waiting."""
+        self._changed(self.open())

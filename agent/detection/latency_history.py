@@ -20,38 +20,41 @@ class LatencyHistory:
     """
 
     def __init__(self, recent_ns: int, baseline_ns: int) -> None:
-        self._slice_ns = max(1, recent_ns // SLICES)
+        self.slice_ns = max(1, recent_ns // SLICES)
         self._baseline_ns = baseline_ns
         self._slices: deque[Table] = deque()
         self._usual = np.zeros((abi.COMMANDS, abi.BUCKETS))
         self._total: NDArray[np.uint64] | None = None
         self._last_ns = 0
         self._held_since: int | None = None
-        self._held = False
+        self._hold_slices = 0
 
     def add(self, time_ns: int, histograms: NDArray[np.uint64]) -> None:
         """Take the running ``histograms`` as of ``time_ns``; too soon after the last: ignored."""
-        if self._total is not None and time_ns - self._last_ns < self._slice_ns:
+        if self._total is not None and time_ns - self._last_ns < self.slice_ns:
             return
         if self._total is None or (histograms < self._total).any():
             # The first look, or a program loaded anew that counts from 0.
             self._total, self._last_ns = histograms.copy(), time_ns
             return
-        passed = max(1, round((time_ns - self._last_ns) / self._slice_ns))
-        self._slices.append((histograms - self._total).astype(np.float64))
-        # Time without a look was time without commands.
-        self._slices.extend(np.zeros_like(self._usual) for _ in range(min(passed - 1, SLICES)))
+        # Looks stop after a slice without commands, so those of a long gap came at its end.
+        passed = max(1, (time_ns - self._last_ns) // self.slice_ns)
+        silent = [np.zeros_like(self._usual) for _ in range(min(passed - 1, SLICES))]
+        self._slices.extend([*silent, (histograms - self._total).astype(np.float64)])
         self._total, self._last_ns = histograms.copy(), time_ns
         while len(self._slices) > SLICES:
             self._age(self._slices.popleft())
 
     def hold(self, held: bool, time_ns: int) -> None:
-        """Keep what grows older out of the usual while ``held``, for ``baseline_ns`` at most."""
-        if held and self._held_since is None:
-            self._held_since = time_ns
+        """Keep what grows older out of the usual while ``held``, for ``baseline_ns`` at most; what
+        is recent at the end of it is kept out as well."""
         if not held:
             self._held_since = None
-        self._held = held and time_ns - (self._held_since or 0) < self._baseline_ns
+            return
+        if self._held_since is None:
+            self._held_since = time_ns
+        if time_ns - self._held_since < self._baseline_ns:
+            self._hold_slices = SLICES
 
     def recent(self) -> Table:
         """Counts of the last slices."""
@@ -63,15 +66,19 @@ class LatencyHistory:
         return self._usual
 
     def next_ns(self, time_ns: int, histograms: NDArray[np.uint64]) -> int | None:
-        """When the next slice is complete; None when no command came since the last one."""
-        if self._total is None or not (histograms > self._total).any():
+        """When the next slice is complete; None when the last one, and the time since, held no
+        command."""
+        if self._total is None:
             return None
-        return max(time_ns, self._last_ns + self._slice_ns)
+        flowing = (histograms > self._total).any() or (self._slices and self._slices[-1].any())
+        return max(time_ns, self._last_ns + self.slice_ns) if flowing else None
 
     def _age(self, oldest: Table) -> None:
-        if not self._held:
-            self._usual *= 0.5 ** (self._slice_ns / self._baseline_ns)
-            self._usual += oldest
+        if self._hold_slices:
+            self._hold_slices -= 1
+            return
+        self._usual *= 0.5 ** (self.slice_ns / self._baseline_ns)
+        self._usual += oldest
 
 
 def quantile_ns(buckets: NDArray[np.float64], quantile: float) -> float:

@@ -36,19 +36,25 @@ class Sense(Protocol):
 class LookSchedule:
     """``due_ns`` is when `look` is to be called next; None: when the bell has rung.
 
-    ``read_state`` is asked what the kernel lists as pending at a time.
+    The bell is for idle hosts: while commands flow, looks follow each other after a rest instead,
+    so that not every command rings. ``read_state`` is asked what the kernel lists as pending at a
+    time; ``hold_ns``: how soon what was found is to be looked at again, so that its incident does
+    not seem over.
     """
 
     def __init__(self, sense: Sense, read_state: StateReader) -> None:
         self._sense = sense
         self._read_state = read_state
         self._handlers: Sequence[Handler] = ()
+        self._commands = -1
+        self.hold_ns = SHORTEST_NS
         self.due_ns: int | None = None
 
     def serve(self, handlers: Sequence[Handler]) -> None:
         """Look for those of ``handlers`` that look at all; the first look is due now."""
         self._handlers = [handler for handler in handlers if handler.looks]
         self.due_ns = 0 if self._handlers else None
+        self._commands = -1
 
     def notice_bell(self, now_ns: int) -> None:
         """A look is due when the bell rang while nothing else was."""
@@ -57,11 +63,14 @@ class LookSchedule:
 
     def look(self, time_ns: int) -> tuple[Sight, Sequence[tuple[Handler, Finding]]]:
         """Let every detector look, and plan the next look; what was seen, what was found."""
+        self.due_ns = time_ns + SHORTEST_NS  # should a detector raise, this look is not repeated
         sight = self._sight(time_ns)
         found = [
             (handler, finding) for handler in self._handlers for finding in handler.look(sight)
         ]
         self.due_ns = self._next(sight)
+        if found:
+            self.due_ns = self._earliest(self.due_ns, time_ns + self.hold_ns)
         if self.due_ns is None:
             self.due_ns = self._sense.arm_bell(time_ns)
             # What started before the bell was armed has not rung it.
@@ -72,6 +81,10 @@ class LookSchedule:
         due: int | None = None
         for handler in self._handlers:
             due = self._earliest(due, handler.next_look_ns(sight))
+        commands, before = int(sight.histograms.sum()), self._commands
+        self._commands = commands
+        if due is None and commands != before and self._handlers:
+            return sight.time_ns + min(handler.rest_ns for handler in self._handlers)
         return None if due is None else max(due, sight.time_ns + SHORTEST_NS)
 
     def _sight(self, time_ns: int) -> Sight:

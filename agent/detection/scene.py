@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from agent.cifs.state import CifsState
 from agent.detection.anomaly import Place
-from agent.detection.event_batch import EventBatch
+from agent.detection.event_batch import EventBatch, session_keys
 from agent.events.activity import commands_between
 from agent.events.event_source import Snapshot
 
@@ -19,7 +19,7 @@ class Scene:
     """``take_history`` gives the recorder's events until the finding, oldest first, and
     ``take_snapshot`` the kernel's memory then: megabytes, copied when first asked for.
 
-    ``state``: the servers, as the kernel listed them last.
+    ``state``: the servers, as the kernel listed them last; ``renew`` asks the kernel again.
     """
 
     def __init__(
@@ -27,9 +27,11 @@ class Scene:
         take_history: Callable[[], NDArray[np.void]],
         take_snapshot: Callable[[], Snapshot],
         state: CifsState,
+        renew: Callable[[], CifsState],
     ) -> None:
         self._take_history = take_history
         self._take_snapshot = take_snapshot
+        self._renew = renew
         self.state = state
 
     @cached_property
@@ -46,7 +48,8 @@ class Scene:
         """The events of one session that ended in the ``window_ns`` before ``time_ns``."""
         times = np.ascontiguousarray(self.history["cmd_end_time_ns"])
         inside = (times <= time_ns) & (times + np.uint64(window_ns) >= time_ns)
-        inside &= self.history["session_id"] == session_id
+        owners = session_keys(self.history["session_id"], self.history["smbcommand"])
+        inside &= owners == session_id
         return EventBatch.of(self.history[inside])
 
     def commands_in(self, time_ns: int, window_ns: int) -> NDArray[np.uint64]:
@@ -59,6 +62,9 @@ class Scene:
     def place(self, session_id: int, tree_id: int, server: str = "") -> Place:
         """Server, share and mount points, as far as they are known."""
         share = self.state.share_of(session_id, tree_id)
+        if not share and session_id:  # mounted since
+            self.state = self._renew()
+            share = self.state.share_of(session_id, tree_id)
         return Place(
             server=server or self.state.server_of(session_id),
             share=share,

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 from agent.cifs.state import NO_STATE, CifsState
 
-# A session that the kernel does not list either is asked for again after this.
-AGAIN_NS = 10_000_000_000
+# Asking starts children and can take a second: what is not known then waits this long.
+SPACING_NS = 2_000_000_000
 
 
 class ServerDirectory:
@@ -15,25 +15,20 @@ class ServerDirectory:
 
     def __init__(self, read_state: Callable[[int], CifsState]) -> None:
         self._read_state = read_state
-        self._state = NO_STATE
-        self._asked: dict[int, int] = {}
+        self._asked_ns: int | None = None
+        self.state = NO_STATE
 
-    def refresh(self, time_ns: int) -> None:
-        """Ask now; an answer that tells nothing leaves the last one."""
-        self.remember(self._read_state(time_ns))
+    def refresh(self, time_ns: int) -> CifsState:
+        """Ask now, if the last time is not too near; an answer that tells nothing leaves the last
+        one."""
+        if self._asked_ns is None or abs(time_ns - self._asked_ns) >= SPACING_NS:
+            self._asked_ns = time_ns
+            state = self._read_state(time_ns)
+            self.state = self.state if state.fault else state
+        return self.state
 
-    def remember(self, state: CifsState) -> None:
-        """Take an answer that somebody else asked for."""
-        if not state.fault:
-            self._state = state
-
-    def state(self, session_id: int, time_ns: int) -> CifsState:
+    def state_with(self, session_id: int, time_ns: int) -> CifsState:
         """The servers, with that of ``session_id`` (0: any will do) if the kernel knows it."""
-        unknown = session_id and not self._state.knows(session_id)
-        last = self._asked.get(session_id)
-        if unknown and (last is None or abs(time_ns - last) >= AGAIN_NS):
-            self._asked[session_id] = time_ns
-            self.refresh(time_ns)
-        if self._state.knows(session_id):
-            self._asked.pop(session_id, None)
-        return self._state
+        if session_id and not self.state.knows(session_id):
+            return self.refresh(time_ns)
+        return self.state

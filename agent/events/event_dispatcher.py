@@ -83,8 +83,8 @@ class EventDispatcher:
             source.close()
 
     def detach(self) -> None:
-        """Close the source, with nothing lost; the next one is asked for at once."""
-        self._detaching = True
+        """Close the source soon, with nothing lost; the next one is asked for at once."""
+        self._detaching = self.dispatching
         self.wake()
 
     def reconfigure(self, config: WatcherConfig) -> None:
@@ -141,7 +141,8 @@ class EventDispatcher:
         """Wait for a batch: enough events or long enough, then a moment more for stragglers."""
         step_sec = self._config.batch_max_wait_sec / GATHERING_STEPS
         for _ in range(GATHERING_STEPS):
-            if source.pending() >= self._config.batch_min_events or self._stop.wait(step_sec):
+            enough = source.pending() >= self._config.batch_min_events
+            if enough or self._detaching or self._stop.wait(step_sec):
                 break
         self._stop.wait(self._config.batch_linger_sec)
 

@@ -173,9 +173,11 @@ class KernelSource:
 
     def _copy(self) -> Snapshot:
         inflight = self._probe.inflight
+        waiting = inflight[inflight["start_ns"] != 0]
         return Snapshot(
             histograms=self._probe.histograms.copy(),
-            inflight=inflight[inflight["start_ns"] != 0],
+            # What was answered between the look and the copy is gone by now.
+            inflight=waiting[waiting["start_ns"] != 0],
             counters=self._counters(),
             wall_offset_ns=time.time_ns() - time.monotonic_ns(),
             source={"kind": "kernel", **self._probe.description},

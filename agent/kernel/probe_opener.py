@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,7 @@ class ProbeOpener:
     def __init__(self, settings: NDArray[np.void]) -> None:
         self._settings = settings
         self._again: StopSignal | None = None
+        self._lock = threading.Lock()
         self.state: dict[str, Any] = {"state": "starting"}
 
     def use(self, settings: NDArray[np.void]) -> None:
@@ -40,12 +42,15 @@ class ProbeOpener:
 
     def let_go(self) -> None:
         """Before the next source, wait until the module was loaded anew, or for `attach`."""
-        self._again = self._again or StopSignal()
+        with self._lock:
+            self._again = self._again or StopSignal()
 
-    def attach(self) -> None:
-        """Open the next source without such a wait."""
-        if self._again:
-            self._again.set()
+    def attach(self) -> bool:
+        """Open the next source without such a wait; False: there is none."""
+        with self._lock:
+            if self._again:
+                self._again.set()
+            return self._again is not None
 
     def __call__(self, stop: StopSignal) -> EventSource | None:
         """A `KernelSource`, or None when ``stop`` was set. Raises `ProbeFault`."""
@@ -72,13 +77,19 @@ class ProbeOpener:
         fault = missing_rights()
         if fault:
             raise fault
-        if self._again:
-            self.state = {"state": "detached"}
-            wait_for_new_cifs([stop.fd, self._again.fd])
-            self._again.close()
-            self._again = None
+        self._wait_detached(stop)
         self.state = {"state": "waiting_for_cifs"}
         if not wait_for_cifs(stop.fd):
             return None
         self.state = {"state": "loading"}
         return load_probe(stop_fd=stop.fd)
+
+    def _wait_detached(self, stop: StopSignal) -> None:
+        again = self._again
+        if again is None:
+            return
+        self.state = {"state": "detached"}
+        wait_for_new_cifs([stop.fd, again.fd])
+        with self._lock:
+            self._again = None
+            again.close()

@@ -12,6 +12,7 @@ import logging
 import os
 import socket
 import struct
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,8 @@ SOCKET_MODE = 0o660
 CLIENT_TIMEOUT_SEC = 5.0
 ORDER_TIMEOUT_SEC = 30.0
 WORD_LIMIT = 64
+# A client of ours sends its word at once; another must not keep the next one waiting.
+WORD_SEC = 1.0
 DEFAULT_RUNTIME_DIRECTORY = Path("/run/aod")
 
 
@@ -158,12 +161,18 @@ def _ask(directory: Path, word: str, timeout_sec: float) -> Status:
 
 def _word(connection: socket.socket) -> str:
     """What the client asks for; one that neither speaks nor closes is taken to ask nothing."""
-    word = b""
+    word, deadline = b"", time.monotonic() + WORD_SEC
     try:
-        while len(word) < WORD_LIMIT and (part := connection.recv(WORD_LIMIT)):
+        while len(word) < WORD_LIMIT:
+            connection.settimeout(max(0.001, deadline - time.monotonic()))
+            part = connection.recv(WORD_LIMIT)
+            if not part:
+                break
             word += part
     except OSError:
         return ""
+    finally:
+        connection.settimeout(CLIENT_TIMEOUT_SEC)
     return word.decode("ascii", "replace").strip()
 
 

@@ -157,6 +157,10 @@ class Spool:
         data = json.dumps(receipt, indent=2, sort_keys=True).encode() + b"\n"
         durable_file.publish_bytes(self.path(bundle_id, SHIPPED), data)
 
+    def was_made(self, bundle_id: str) -> bool:
+        """Whether the bundle was ever finished, wherever it is by now."""
+        return any(self.path(bundle_id, suffix).exists() for suffix in (DONE, SHIPPED, EVICTED))
+
     def remove(self, bundle: SpooledBundle, tombstone: Manifest | None) -> None:
         """Delete a bundle; ``tombstone`` is required for one that was not shipped.
 

@@ -20,7 +20,7 @@ from tests.rules import error_rule, handler_of, latency_rule
 
 MS = 1_000_000
 SECOND = 1_000 * MS
-READ, WRITE, ECHO = 8, 9, 13
+READ, WRITE, ECHO, SESSION_SETUP = 8, 9, 13, 1
 EACCES, EIO = 13, 5
 SESSION, OTHER_SESSION = 0xA, 0xB
 
@@ -64,7 +64,7 @@ def feed(handler: AnomalyHandler, *events: np.ndarray) -> list[int | None]:
 def scene(events: np.ndarray) -> Scene:
     snapshot = empty_snapshot()
     snapshot.activity[:] = activity_of(events)
-    return Scene(lambda: events, lambda: snapshot, NO_STATE)
+    return Scene(lambda: events, lambda: snapshot, NO_STATE, lambda: NO_STATE)
 
 
 def describe(handler: AnomalyHandler, events: np.ndarray) -> Trigger:
@@ -169,6 +169,22 @@ def test_the_limit_of_a_single_event_can_be_set_below_the_commands_own() -> None
     handler = latency_handler(100, track={READ: 20.0}, single_event_threshold_ms=300.0)
     assert detect(handler, event(0, READ, 299)) is None
     assert detect(handler, event(1, READ, 300)) == 1 * MS
+
+
+def test_a_single_slow_event_counts_below_the_commands_own_limit_too() -> None:
+    handler = latency_handler(100, track={READ: 2_000.0}, single_event_threshold_ms=1_000.0)
+    assert detect(handler, event(0, READ, 999)) is None
+    assert detect(handler, event(1, READ, 1_500)) == 1 * MS
+    assert detect(handler, event(2, WRITE, 9_000)) is None
+    assert describe(handler, event(3, READ, 1_500)).reason.startswith("SMB2_READ took 1.5 s")
+
+
+def test_refused_log_ons_count_together_although_each_has_its_own_session() -> None:
+    handler = error_handler(3)
+    tries = [event(at, SESSION_SETUP, retval=-EACCES, session=100 + at) for at in range(3)]
+    assert feed(handler, *tries) == [None, None, 2 * MS]
+    trigger = describe(error_handler(3), np.concatenate(tries))
+    assert trigger.reason.startswith("SMB2_SESSION_SETUP: 3 commands failed with EACCES")
 
 
 def test_errors_can_be_watched_for_some_commands_alone() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -106,7 +107,7 @@ def test_a_restarted_agent_goes_on_with_the_incident(disk: Disk) -> None:
     assert tracker.take("a", "slow", 1_030 * SECOND) is None
     (incident,) = tracker.open()
     assert (incident.id, incident.bundles) == (order.incident_id, [order.bundle_id])
-    assert tracker.end_quiet(1_100 * SECOND) == [incident]
+    assert [over.id for over in tracker.end_quiet(1_100 * SECOND)] == [incident.id]
     assert disk.start().open() == []
 
 
@@ -142,8 +143,27 @@ def test_after_a_reboot_the_wall_clock_counts(
     disk.path.write_text(json.dumps(document))
     tracker = disk.start()
     (incident,) = tracker.open()
-    assert abs(incident.last_ns - 10 * SECOND) < SECOND
+    assert abs(incident.last_ns - 10 * SECOND) < SECOND, "needs a host that is up for some seconds"
     assert tracker.take("a", "slow", 30 * SECOND) is None
+
+
+def test_a_clock_set_back_over_a_reboot_does_not_put_incidents_into_the_future(
+    disk: Disk,
+) -> None:
+    disk.start().take("a", "slow", time.monotonic_ns())
+    document = json.loads(disk.path.read_text())
+    document["wall_offset_ns"] += 86_400 * SECOND
+    document["boot_id"] = "another"
+    disk.path.write_text(json.dumps(document))
+    (incident,) = disk.start().open()
+    assert incident.last_ns <= time.monotonic_ns()
+
+
+def test_what_a_killed_run_left_of_the_file_goes(disk: Disk) -> None:
+    leftover = disk.path.with_name(".incidents.json.0011aabb.tmp")
+    leftover.write_text("{")
+    assert disk.start().open() == []
+    assert not leftover.exists()
 
 
 @pytest.mark.parametrize(
