@@ -57,6 +57,7 @@ bench: setup-test ## speed and memory, as ratios; figures in build/bench.json
 
 traces: setup-test ## record tests/data anew in the virtual machine
 	$(BIN)/python -m tests.vm.record_traces
+	$(BIN)/python -m tests.vm.record_debug_data
 
 LAB := $(BIN)/python -m tests.lab --episodes '$(or $(EPISODES),*)' --seeds $(or $(SEEDS),4) \
 	--kernel $${AOD_VM_KERNEL:-6.1}

@@ -1,12 +1,12 @@
 r"""The text of /proc/fs/cifs/DebugData as data: servers, sessions, shares, pending commands.
 
-The text is cifs_debug_data_proc_show() in cifs_debug.c and smb3_dump_share_caps() in smb2ops.c.
-Differences seen from Linux 5.15 to 6.14:
+The text is made by cifs_debug_data_proc_show() in cifs_debug.c and smb3_dump_share_caps() in
+smb2ops.c. Read in the source of 5.15 and of later than 6.14, recorded on 6.1 and 6.12:
 
-* pending commands stand once after the sessions of a server (5.15), or below each session, by
-  connection, and so once for each session that shares the connection (6.2, and 6.1's updates);
-* those of extra channels are listed only in the newer form;
-* what the client says about a server, a session or a share grows; only the fields here are read.
+* Pending commands stand once, after the sessions of a server (5.15); or below each session, by
+  connection, and so again for each session that shares the connection (updates of 6.1, and since).
+* Those of a session's extra channels are listed only in the newer form.
+* What is told about a server, a session or a share grows; only what is needed here is read.
 """
 
 from __future__ import annotations

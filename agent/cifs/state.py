@@ -51,7 +51,8 @@ class CifsState:
     def is_pending(self, command: int, mid: int) -> bool:
         """Whether the kernel waits for the server's answer to that command, on any connection.
 
-        Kernels before 6.2 do not list the commands of a session's extra channels.
+        A command that waits for a lost connection to come back is not on the list: it is sent
+        anew. Linux 5.15 does not list those of a session's extra channels.
         """
         return (command, mid) in self._waiting
 

@@ -20,7 +20,6 @@ from agent.collection.quick_actions import (
     QuickAction,
     Roots,
     Scene,
-    cifs_mount_points,
 )
 from agent.collection.subprocesses import Limits
 
@@ -141,10 +140,6 @@ def test_syslog_else_messages_else_nothing(roots: Roots) -> None:
     assert BY_NAME["syslogs"].commands(scene)[0][-1] == str(roots.log / "messages")
     (roots.log / "messages").unlink()
     assert BY_NAME["syslogs"].commands(scene) == []
-
-
-def test_mount_points_of_smb_only_once_and_unescaped() -> None:
-    assert cifs_mount_points(MOUNTINFO) == ["/mnt/two words", "/mnt/plain"]
 
 
 def test_smbinfo_is_asked_about_a_bounded_number_of_mounts(roots: Roots) -> None:
