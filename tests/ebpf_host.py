@@ -37,7 +37,8 @@ PRCTL_LOADER = (
 TRACEFS = Path("/sys/kernel/tracing")
 BPF_SYSCALL = {"x86_64": 321, "aarch64": 280}
 BPF_PROG_GET_FD_BY_ID = 13
-ENTER, FINISH, FAIL, COMPOUND, RECONNECT = 1, 2, 3, 4, 5
+ENTER, FINISH, FAIL, COMPOUND, RECONNECT, BURST = 1, 2, 3, 4, 5, 6
+MOST_BURST = 250
 TEST_HOST = "files.department.example"
 DEADLINE_SEC = 20
 
@@ -151,10 +152,19 @@ class Kernel:
         return {(int(r), int(b)): int(self.probe.histograms[r, b]) for r, b in places}
 
 
-def prctl(second: int, third: int, fourth: int, fifth: int) -> None:
+def prctl(second: int, third: int, fourth: int, fifth: int, option: int = OPTION) -> None:
     """A call that the kernel refuses, after the tracepoint has seen it."""
     values = (ctypes.c_ulong(value) for value in (second, third, fourth, fifth))
-    assert libc.prctl(ctypes.c_int(OPTION), *values) == -1
+    assert libc.prctl(ctypes.c_int(option), *values) == -1
+
+
+def burst(
+    count: int, latency_ns: int, errno: int = 0, session: int = 7, option: int = OPTION
+) -> None:
+    """``count`` answers at the kernel's own speed, `MOST_BURST` by call: see prctl_probes.c."""
+    for done in range(0, count, MOST_BURST):
+        part = min(MOST_BURST, count - done)
+        prctl(BURST << 32 | errno << 16 | part, session, latency_ns, 0, option)
 
 
 def program_ids(probe: Probe) -> list[int]:

@@ -69,10 +69,12 @@ class ErrorAnomalyHandler(AnomalyHandler[ErrorRule]):
         self._watched[abi.COMMANDS] = rule.commands == EVERY_COMMAND
 
     def detect(self, batch: EventBatch) -> Sequence[Finding]:
+        if not batch.tools & abi.TOOL_SMBIOSNOOP:
+            return ()
         failed = self._failed(batch)
         if not len(failed):
             return ()
-        times = batch.time_ns[failed]
+        times = batch.times_ns(failed)
         found = self._counts.add(times, batch.sessions(failed))
         return [
             Finding(int(times[index]), session)

@@ -75,16 +75,19 @@ class LatencyAnomalyHandler(AnomalyHandler[LatencyRule]):
         self._single_ns = rule.single_event_ns()
 
     def detect(self, batch: EventBatch) -> Sequence[Finding]:
+        if not batch.tools & abi.TOOL_SMBSLOWER:
+            return ()
         slow = self._slow(batch)
         found: dict[int, int] = {}
         if slow.any():
-            times, sessions = batch.time_ns[slow], batch.sessions(slow)
+            times, sessions = batch.times_ns(slow), batch.sessions(slow)
             for session, index in self._counts.add(times, sessions).items():
                 if index is not None:
                     found[session] = int(np.flatnonzero(slow)[index])
         if batch.latency_ns.max() >= self._single_ns:
             self._add_singles(batch, found)
-        return [Finding(int(batch.time_ns[place]), session) for session, place in found.items()]
+        ends = batch.events["cmd_end_time_ns"]
+        return [Finding(int(ends[place]), session) for session, place in found.items()]
 
     def _add_singles(self, batch: EventBatch, found: dict[int, int]) -> None:
         """To the places of the first anomalies, by session."""

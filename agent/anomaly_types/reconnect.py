@@ -50,11 +50,10 @@ class ReconnectAnomalyHandler(AnomalyHandler[ReconnectRule]):
         self._counts = SessionCounts(rule.acceptable_count, window_ns)
 
     def detect(self, batch: EventBatch) -> Sequence[Finding]:
-        lost = np.flatnonzero(batch.command == abi.NO_COMMAND)
-        lost = lost[(batch.events["tool"][lost] & abi.TOOL_RECONNECT) > 0]
-        if not len(lost):
+        if not batch.tools & abi.TOOL_RECONNECT:
             return ()
-        times = batch.time_ns[lost]
+        lost = np.flatnonzero(batch.events["tool"] & abi.TOOL_RECONNECT)
+        times = batch.times_ns(lost)
         found = self._counts.add(times, batch.sessions(lost))
         return [
             Finding(int(times[index]), detail=Loss(connection, _host(batch.events[lost[index]])))

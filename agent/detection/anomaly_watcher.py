@@ -139,16 +139,16 @@ class AnomalyWatcher:
                 rest = rest[count:]
 
     def _before_next_look(self, events: NDArray[np.void]) -> int:
-        due_ns = self._looks.due_ns
-        if due_ns is None:
+        due_ns, times = self._looks.due_ns, events["cmd_end_time_ns"]
+        if due_ns is None or int(times[-1]) < due_ns:
             return len(events)
-        later = events["cmd_end_time_ns"] >= max(0, due_ns)
+        later = times >= max(0, due_ns)
         first = int(np.argmax(later))
         return first if later[first] else len(events)
 
     def _examine(self, events: NDArray[np.void]) -> None:
         batch = EventBatch.of(events)
-        self._note_ends(int(batch.time_ns[0]))
+        self._note_ends(int(events["cmd_end_time_ns"][0]))
         for handler in self._handlers:
             for finding in handler.detect(batch):
                 self._take(handler, finding)

@@ -11,39 +11,57 @@ from agent.configuration.smb_commands import ALL_SMB_CMDS
 from bpf import abi
 
 # Members of the record that lie in one word are taken out together.
-RESULT_WORD = np.dtype([("retval", np.int32), ("command", np.uint16), ("flags", np.uint16)])
+RESULT_WORD = np.dtype(
+    [("retval", np.int32), ("command", np.uint16), ("tool", np.uint8), ("compounded", np.uint8)]
+)
+TOOL_SHIFT = 48
 SESSION_SETUP = ALL_SMB_CMDS["SMB2_SESSION_SETUP"]
 WORDS = abi.EVENT.itemsize // 8
 PLACES = {name: offset // 8 for name, (_, offset) in abi.fields(abi.EVENT)}
 
+Chosen = NDArray[np.bool_] | NDArray[np.intp]
+
 
 @dataclass(frozen=True)
 class EventBatch:
-    """Columns of ``events`` (`bpf.abi.EVENT`, in order of arrival), each of the same length."""
+    """Columns of ``events`` (`bpf.abi.EVENT`, in order of arrival), each of the same length.
+
+    ``tools``: the kernel's `abi.TOOL_` bits of all of them together. Whatever a rule can count
+    carries the bit of its tool, so a batch without that bit holds nothing for the rule.
+    """
 
     events: NDArray[np.void]
-    time_ns: NDArray[np.uint64]
+    tools: int
     latency_ns: NDArray[np.uint64]
     retval: NDArray[np.int32]
     command: NDArray[np.uint16]
 
-    def sessions(self, chosen: NDArray[np.bool_] | NDArray[np.intp]) -> NDArray[np.uint64]:
-        """Session ids of the ``chosen`` events: few as a rule, so they are no column."""
-        words = self.events.view(np.uint64).reshape(len(self.events), WORDS)
-        return session_keys(words[:, PLACES["session_id"]][chosen], self.command[chosen])
+    def times_ns(self, chosen: Chosen) -> NDArray[np.uint64]:
+        """When the ``chosen`` events ended: few of them as a rule, so it is no column."""
+        return self._column("cmd_end_time_ns")[chosen]
+
+    def sessions(self, chosen: Chosen) -> NDArray[np.uint64]:
+        """Whose the ``chosen`` events are: see `session_keys`."""
+        return session_keys(self._column("session_id")[chosen], self.command[chosen])
 
     @classmethod
     def of(cls, events: NDArray[np.void]) -> EventBatch:
-        """Copy the columns out; a record is one cache line, and this is the only pass over them."""
+        """Copy the columns out that a rule compares for every event."""
         words = events.view(np.uint64).reshape(len(events), WORDS)
-        result = words[:, PLACES["retval"]].copy().view(RESULT_WORD)
+        results = words[:, PLACES["retval"]].copy()
+        members = results.view(RESULT_WORD)
         return cls(
             events,
-            words[:, PLACES["cmd_end_time_ns"]].copy(),
+            int(np.bitwise_or.reduce(results)) >> TOOL_SHIFT & 0xFF,
             words[:, PLACES["metric_latency_ns"]].copy(),
-            result["retval"],
-            result["command"],
+            members["retval"],
+            members["command"],
         )
+
+    def _column(self, name: str) -> NDArray[np.uint64]:
+        words = self.events.view(np.uint64).reshape(len(self.events), WORDS)
+        column: NDArray[np.uint64] = words[:, PLACES[name]]
+        return column
 
 
 def session_keys(

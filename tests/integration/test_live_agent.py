@@ -12,49 +12,19 @@ from typing import Any
 import pytest
 
 from agent.config_loader import load_config
-from agent.configuration.schema import Config
 from agent.controller import Controller
-from agent.events.event_source import EventSource, KernelSource
 from agent.kernel.kernel_filter import kernel_settings
 from agent.kernel.loader_process import ProbeFault
 from agent.kernel.probe import Probe, load_probe
 from agent.kernel.probe_opener import ProbeOpener
 from agent.service.status_server import query_status
-from agent.service.stop_signal import StopSignal
-from tests.ebpf_host import PRCTL_LOADER, Kernel, ebpf_host, wait_until
+from tests.ebpf_host import PRCTL_LOADER, ebpf_host, wait_until
+from tests.live_agent import CONFIG, LiveAgent
 
 pytestmark = pytest.mark.ebpf
 __all__ = ["ebpf_host"]
 
-CONFIG = Path(__file__).parents[2] / "config" / "config.yaml"
-SECOND = 1_000_000_000
 READ, CREATE, EACCES = 8, 5, 13
-
-
-class LiveAgent:
-    """A running controller whose kernel program listens to this process's prctl calls."""
-
-    def __init__(self, config: Config, runtime: Path, probe: Probe) -> None:
-        probe.settings[:] = kernel_settings(config.guardian.anomalies.values())
-        self.source = KernelSource(probe)
-        self.kernel = Kernel(probe)
-        self._runtime = runtime
-        self.controller = Controller(config, self._open, dict, runtime)
-        self.controller.start()
-        wait_until(lambda: self.status()["events"]["sources_opened"] == 1, "the source is open")
-
-    def status(self) -> dict[str, Any]:
-        return query_status(self._runtime)
-
-    def slow(self, command: int, seconds: float, errno: int = 0) -> None:
-        """One command that took that long."""
-        mid = self.kernel.next_mid()
-        self.kernel.enter(command, mid)
-        self.kernel.age(int(seconds * SECOND))
-        self.kernel.finish(command, mid, errno=errno)
-
-    def _open(self, stop: StopSignal) -> EventSource:
-        return self.source
 
 
 @pytest.fixture

@@ -138,10 +138,15 @@ def test_a_session_id_that_two_servers_gave_is_nobodys() -> None:
     assert (state.share_of(5, 2), state.share_of(5, 9)) == (r"\\a\x", "")
 
 
-def test_an_unknown_tree_is_of_the_only_share() -> None:
+def test_tree_zero_is_of_the_only_share_and_an_unknown_one_of_none() -> None:
     one, two = session(5, IPC, share("x", 2)), session(6, IPC, share("x", 2), share("y", 3))
     state = state_of(server("a", one, two))
-    assert [state.share_of(5, tree) for tree in (1, 2, 99, 0)] == [IPC.unc, *[r"\\a\x"] * 3]
+    assert [state.share_of(5, tree) for tree in (1, 2, 99, 0)] == [
+        IPC.unc,
+        r"\\a\x",
+        "",
+        r"\\a\x",
+    ]
     assert [state.share_of(6, tree) for tree in (1, 2, 3, 99)] == [IPC.unc, r"\\a\x", r"\\a\y", ""]
     assert state.share_of(7, 2) == ""
 
@@ -153,7 +158,7 @@ def test_trees_without_an_id_are_not_confused() -> None:
 
 def test_two_trees_of_one_share_are_one_share() -> None:
     state = state_of(server("a", session(5, IPC, share("x", 2), share("x", 3))))
-    assert state.share_of(5, 99) == r"\\a\x"
+    assert state.share_of(5, 0) == r"\\a\x"
 
 
 def test_session_zero_is_nobodys() -> None:

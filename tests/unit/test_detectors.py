@@ -46,6 +46,7 @@ def event(
     row["metric_latency_ns"] = int(latency_ms * MS)
     row["retval"] = retval
     row["session_id"] = session
+    row["tool"] = abi.TOOL_SMBSLOWER | (abi.TOOL_SMBIOSNOOP if retval else 0)
     row["pid"] = 4711
     row["task"] = b"dd"
     return row

@@ -9,13 +9,14 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.anomaly_types.reconnect import ReconnectRule
+from agent.anomaly_types.reconnect import Loss, ReconnectRule
 from agent.cifs.debug_data import PendingCommand, Server
 from agent.cifs.state import CifsState
-from agent.detection.anomaly_handler import AnomalyHandler
+from agent.detection.anomaly_handler import AnomalyHandler, Finding
 from agent.detection.event_batch import EventBatch
 from agent.detection.sight import Sight
 from agent.events.event_source import empty_snapshot
+from agent.kernel.kernel_filter import apply_filter, kernel_settings
 from bpf import abi
 from tests.rules import error_rule, handler_of, latency_rule, stall_rule
 
@@ -80,9 +81,20 @@ def plain_counts(
 
 def detected(handler: AnomalyHandler, batches: list[np.ndarray]) -> list[Found]:
     return [
-        {(f.time_ns // MS, f.session_id) for f in handler.detect(EventBatch.of(batch))}
-        for batch in batches
+        {(f.time_ns // MS, whose(f)) for f in handler.detect(EventBatch.of(batch))}
+        for batch in reported(handler, batches)
     ]
+
+
+def whose(finding: Finding) -> int:
+    """The session's number, or that of the lost connection."""
+    return finding.detail.connection if isinstance(finding.detail, Loss) else finding.session_id
+
+
+def reported(handler: AnomalyHandler, batches: list[np.ndarray]) -> list[np.ndarray]:
+    """What the kernel lets through, with its marks, for this rule and another one."""
+    rules = [handler.rule, latency_rule(track={8: 15.0, 10: 20.0}, name="another")]
+    return [apply_filter(kernel_settings(rules), batch) for batch in batches]
 
 
 @given(steps=EVENTS, limit=st.integers(1, 4))
@@ -113,11 +125,9 @@ def test_errors(steps: list[tuple[int, ...]], limit: int, commands: frozenset[in
 def test_lost_connections(steps: list[tuple[int, ...]], limit: int) -> None:
     batches = batches_of(steps)
     handler = handler_of(ReconnectRule(name="lost", acceptable_count=limit), WINDOW_MS * MS)
-    found = [
-        {(f.time_ns // MS, f.detail.connection) for f in handler.detect(EventBatch.of(batch))}
-        for batch in batches
-    ]
-    assert found == plain_counts(batches, lambda e: e["smbcommand"] == abi.NO_COMMAND, limit)
+    assert detected(handler, batches) == plain_counts(
+        batches, lambda e: e["smbcommand"] == abi.NO_COMMAND, limit
+    )
 
 
 WAITING = st.lists(
