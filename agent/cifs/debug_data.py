@@ -64,10 +64,15 @@ def parse_debug_data(text: str) -> tuple[Server, ...]:
 
     A last line without its newline was cut, and a number in it may be: it is not read.
     """
-    parser = _Parser()
+    servers: list[_ServerSoFar] = []
     for line in text.split("\n")[:-1]:
-        parser.feed(line)
-    return tuple(server.finished() for server in parser.servers)
+        if match := _SERVER.match(line):
+            connection_id, hostname = match.groups()
+            number = int(connection_id, 16) if connection_id else None
+            servers.append(_ServerSoFar(number, hostname or ""))
+        elif servers:
+            _feed_server(line, servers[-1])
+    return tuple(server.finished() for server in servers)
 
 
 # Bounded, because int() refuses thousands of digits.
@@ -100,6 +105,8 @@ class _ServerSoFar:
     connection_id: int | None
     hostname: str
     sessions: list[_SessionSoFar] = field(default_factory=list)
+    # The connection whose commands are being listed, where that is told.
+    listed: int | None = None
     # By connection and mid, because each session lists the commands of the connection again.
     pending: dict[tuple[int | None, int], PendingCommand] = field(default_factory=dict)
 
@@ -112,35 +119,17 @@ class _ServerSoFar:
         )
 
 
-class _Parser:
-    """Takes line after line; each belongs to the server and the session that came last."""
-
-    def __init__(self) -> None:
-        self.servers: list[_ServerSoFar] = []
-        self._connection: int | None = None
-
-    def feed(self, line: str) -> None:
-        if match := _SERVER.match(line):
-            self._start_server(match)
-        elif self.servers:
-            self._feed_server(line, self.servers[-1])
-
-    def _start_server(self, match: re.Match[str]) -> None:
-        connection, hostname = match.groups()
-        self._connection = int(connection, 16) if connection else None
-        self.servers.append(_ServerSoFar(self._connection, hostname or ""))
-
-    def _feed_server(self, line: str, server: _ServerSoFar) -> None:
-        if match := _SESSION.match(line):
-            server.sessions.append(_SessionSoFar(match[1]))
-        elif match := _CONNECTION.match(line):
-            self._connection = int(match[1], 16)
-        elif match := _PENDING.match(line):
-            state, command, thread_id, mid = map(int, match.groups())
-            pending = PendingCommand(command, mid, thread_id, state)
-            server.pending[self._connection, mid] = pending
-        elif server.sessions:
-            _feed_session(line, server.sessions[-1])
+def _feed_server(line: str, server: _ServerSoFar) -> None:
+    """Take a line of the server; it belongs to the session that came last."""
+    if match := _SESSION.match(line):
+        server.sessions.append(_SessionSoFar(match[1]))
+    elif match := _CONNECTION.match(line):
+        server.listed = int(match[1], 16)
+    elif match := _PENDING.match(line):
+        state, command, thread_id, mid = map(int, match.groups())
+        server.pending[server.listed, mid] = PendingCommand(command, mid, thread_id, state)
+    elif server.sessions:
+        _feed_session(line, server.sessions[-1])
 
 
 def _feed_session(line: str, session: _SessionSoFar) -> None:

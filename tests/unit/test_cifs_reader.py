@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -63,8 +64,12 @@ def test_debug_data_that_does_not_answer_is_a_fault_and_leaves_no_child(
     proc: Path, silent: Path
 ) -> None:
     before = children_of_this_process()
+    too_late = threading.Timer(10, lambda: silent.write_text("an answer\n"))
+    too_late.daemon = True
+    too_late.start()
     expected = CifsTexts("", "the host's\n", f"{silent} did not answer within 0.3 s")
     assert read_texts(SHORT_SEC, proc) == expected
+    too_late.cancel()
     wait_until(lambda: not any(map(exists, set(children_of_this_process()) - set(before))))
     answer(silent)
     assert read_texts(ENOUGH_SEC, proc) == CifsTexts("well again\n", "the host's\n", "")

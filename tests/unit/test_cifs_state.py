@@ -152,8 +152,8 @@ def test_tree_zero_is_of_the_only_share_and_an_unknown_one_of_none() -> None:
 
 
 def test_trees_without_an_id_are_not_confused() -> None:
-    state = state_of(server("a", session(5, share("x", 0), share("y", 0))))
-    assert state.share_of(5, 0) == ""
+    state = state_of(server("a", session(5, share("x", 0), share("y", 3))))
+    assert (state.share_of(5, 0), state.share_of(5, 3)) == ("", r"\\a\y")
 
 
 def test_two_trees_of_one_share_are_one_share() -> None:

@@ -230,6 +230,19 @@ def test_channels_may_have_the_same_mid_at_once() -> None:
     assert [pending.thread_id for pending in second.pending] == [7]
 
 
+def test_a_number_that_is_none_is_passed_over() -> None:
+    head = "1) ConnectionId: 0x1 Hostname: a \n"
+    text = f"{head}\tState: 2 com: 9 pid: 1 cbdata: 0 mid {'9' * 5000}\n"
+    assert [server.hostname for server in parse_debug_data(text)] == ["a"]
+
+
+def test_a_share_may_be_named_like_the_text_around_it() -> None:
+    unc = r"\\a\IPC: x Mounts: 3 Type: y"
+    head = "1) ConnectionId: 0x1 Hostname: a \n\t1) Address: 192.0.2.1 Uses: 1 \n"
+    (server,) = parse_debug_data(f"{head}\t1) {unc} Mounts: 1 DevInfo: 0x20 Attributes: 0x1\n")
+    assert server.sessions[0].shares == (Share(unc, 0, is_ipc=False),)
+
+
 def test_characters_that_end_a_line_elsewhere_end_none_here() -> None:
     name = "a\x0bb\x85c\u2028d"
     text = f"1) ConnectionId: 0x1 Hostname: {name} \n"
