@@ -81,6 +81,7 @@ def make_action(
         ),
         BundleOrder(own_id, new_ulid(), 1, "server", time_ns),
         lambda: Aftermath(records[:0], histograms),
+        live=True,
     )
 
 

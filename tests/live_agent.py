@@ -33,12 +33,12 @@ class LiveAgent:
     def status(self) -> dict[str, Any]:
         return query_status(self._runtime)
 
-    def slow(self, command: int, seconds: float, errno: int = 0) -> None:
+    def slow(self, command: int, seconds: float, errno: int = 0, session: int = 7) -> None:
         """One command that took that long."""
         mid = self.kernel.next_mid()
-        self.kernel.enter(command, mid)
+        self.kernel.enter(command, mid, session)
         self.kernel.age(int(seconds * SECOND))
-        self.kernel.finish(command, mid, errno=errno)
+        self.kernel.finish(command, mid, session, errno=errno)
 
     def _open(self, stop: StopSignal) -> EventSource:
         return self.source

@@ -23,10 +23,15 @@ MANIFEST_SCHEMA = 1
 
 @dataclass(frozen=True)
 class Collected:
-    """The outcome of an order's actions: results, start (wall clock) and how long they took."""
+    """The outcome of an order's actions: results, start and how long they took.
+
+    ``started_ns`` is by the wall clock, ``first_action_ns`` CLOCK_MONOTONIC when the first one was
+    started.
+    """
 
     results: Sequence[ActionResult]
     started_ns: int
+    first_action_ns: int
     duration_sec: float
 
 
@@ -101,12 +106,20 @@ class BundleWriter:
             "collection": {
                 "started": iso_time(collected.started_ns),
                 "duration_sec": round(collected.duration_sec, 3),
+                "delay_ms": _delay_ms(action, collected),
             },
             "files": [
                 {"name": path.name, "size": path.stat().st_size}
                 for path in sorted(staging.iterdir())
             ],
         }
+
+
+def _delay_ms(action: AnomalyAction, collected: Collected) -> float | None:
+    """From the trigger to the first action; None where they are of different clocks."""
+    if not action.live:
+        return None
+    return round((collected.first_action_ns - action.trigger.time_ns) / 1_000_000, 1)
 
 
 def _command(action: AnomalyAction) -> str | None:

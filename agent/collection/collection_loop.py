@@ -135,8 +135,9 @@ class Collection:
             wanted = order.anomaly.actions
             actions = [action for action in self._surroundings.actions if action.name in wanted]
             scene = Scene.of_trigger(order.wall_ns, self._surroundings.roots)
+            first_ns = time.monotonic_ns()
             results = await run_actions(actions, scene, staging, limits, halt)
-            collected = Collected(results, started_ns, time.monotonic() - started)
+            collected = Collected(results, started_ns, first_ns, time.monotonic() - started)
             await self._let_pass(started + config.after_sec, halt)
             level = config.compression_level
             return await asyncio.to_thread(self._writer.publish, order, collected, level)

@@ -79,7 +79,8 @@ class Aftermath:
 class AnomalyAction:
     """An order to collect one bundle. ``id`` is its ULID, ``wall_ns`` the time of the trigger.
 
-    ``aftermath`` may be called from any thread, and tells what came since.
+    ``aftermath`` may be called from any thread, and tells what came since. ``live``: the trigger's
+    time is of this host's clock, not of a trace's.
     """
 
     id: str
@@ -89,3 +90,4 @@ class AnomalyAction:
     evidence: Evidence
     incident: BundleOrder
     aftermath: Callable[[], Aftermath]
+    live: bool

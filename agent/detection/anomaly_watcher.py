@@ -218,6 +218,7 @@ class AnomalyWatcher:
             evidence=self._evidence.of(scene, finding.time_ns - handler.window_ns),
             incident=order,
             aftermath=self._evidence.aftermath(self.position),
+            live=self._source.clock_ns() is not None,
         )
 
     def _record(self, action: AnomalyAction) -> None:

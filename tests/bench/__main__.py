@@ -6,7 +6,7 @@ import argparse
 import json
 from pathlib import Path
 
-from tests.bench import detection, footprint, kernel_time
+from tests.bench import detection, footprint, kernel_time, reaction
 from tests.bench.figure import Figure, table
 
 OUT = Path("build/bench.json")
@@ -16,6 +16,7 @@ def main() -> None:
     """Run the benchmarks named, all by default."""
     benchmarks = {
         "detection": detection.measure,
+        "reaction": reaction.measure,
         "footprint": footprint.measure,
         "kernel": kernel_time.measure,
     }

@@ -40,7 +40,10 @@ from tests.evidence import BOOT_WALL_NS, make_action, make_events, make_inflight
 
 HOST = HostFacts("client-7", "6.1.0-test", "9.9.9")
 RESULTS = Collected(
-    [ActionResult("stats", "cifsstats.log", "ok", 0, "", 0.1, 3)], BOOT_WALL_NS, 1.5
+    [ActionResult("stats", "cifsstats.log", "ok", 0, "", 0.1, 3)],
+    started_ns=BOOT_WALL_NS,
+    first_action_ns=60_000_000_000,
+    duration_sec=1.5,
 )
 
 
@@ -131,9 +134,18 @@ def test_manifest_and_marker_say_what_it_is(spool: Spool) -> None:
     assert inside["trigger"]["command"] == "SMB2_READ"
     assert inside["trigger"]["time_ns"] == action.trigger.time_ns
     assert inside["actions"][0]["status"] == "ok"
-    assert inside["collection"] == {"started": iso_time(BOOT_WALL_NS), "duration_sec": 1.5}
+    assert inside["collection"] == {
+        "started": iso_time(BOOT_WALL_NS),
+        "duration_sec": 1.5,
+        "delay_ms": (60_000_000_000 - action.trigger.time_ns) / 1_000_000,
+    }
     created = datetime.fromisoformat(inside["created"])
     assert created.timestamp() == pytest.approx(action.wall_ns / 1e9)
+
+
+def test_a_replayed_trigger_has_no_delay(spool: Spool) -> None:
+    bundle = publish(spool, dataclasses.replace(make_action(), live=False))
+    assert bundle.manifest()["collection"]["delay_ms"] is None
 
 
 def test_numpy_reads_the_events_back(spool: Spool) -> None:

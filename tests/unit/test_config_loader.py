@@ -498,7 +498,7 @@ def test_the_shipped_file_loads_without_warnings():
     assert ALL_ERROR_CODES["EACCES"] in failed_commands.track
     assert ALL_ERROR_CODES["ENOENT"] not in failed_commands.track
     assert len(loaded.config.watcher.actions) == 7
-    assert loaded.config.watcher.batch_max_wait_sec == 0.05
+    assert loaded.config.watcher.batch_max_wait_sec == 0.02
 
 
 def test_the_least_file_has_the_defaults_of_the_schema(tmp_path):
