@@ -1,7 +1,8 @@
-"""A running agent over a real kernel program that listens to this process's prctl calls."""
+"""A running controller over a real kernel program that listens to this process's prctl calls."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,17 @@ SECOND = 1_000_000_000
 
 
 class LiveAgent:
-    """Started when made; its owner shuts ``controller`` down. Takes over ``probe``."""
+    """Its only source is that of ``probe``; end it with ``controller.shutdown()``."""
 
-    def __init__(self, config: Config, runtime: Path, probe: Probe) -> None:
+    def __init__(
+        self,
+        config: Config,
+        runtime: Path,
+        probe: Probe,
+        make_source: Callable[[Probe], KernelSource] = KernelSource,
+    ) -> None:
         probe.settings[:] = kernel_settings(config.guardian.anomalies.values())
-        self.source = KernelSource(probe)
+        self.source = make_source(probe)
         self.kernel = Kernel(probe)
         self._runtime = runtime
         self.controller = Controller(config, self._open, dict, runtime)
@@ -35,10 +42,17 @@ class LiveAgent:
 
     def slow(self, command: int, seconds: float, errno: int = 0, session: int = 7) -> None:
         """One command that took that long."""
-        mid = self.kernel.next_mid()
-        self.kernel.enter(command, mid, session)
-        self.kernel.age(int(seconds * SECOND))
-        self.kernel.finish(command, mid, session, errno=errno)
+        slow_command(self.kernel, command, seconds, errno, session)
 
     def _open(self, stop: StopSignal) -> EventSource:
         return self.source
+
+
+def slow_command(
+    kernel: Kernel, command: int, seconds: float, errno: int = 0, session: int = 7
+) -> None:
+    """One command that took that long."""
+    mid = kernel.next_mid()
+    kernel.enter(command, mid, session)
+    kernel.age(int(seconds * SECOND))
+    kernel.finish(command, mid, session, errno=errno)
