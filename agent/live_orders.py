@@ -71,8 +71,8 @@ class LiveOrders:
 
     def detach(self) -> Answer:
         """Let go of the cifs module, so that it can be unloaded; watch again when it is loaded."""
-        self._opener.let_go()
-        self._controller.dispatcher.detach()
+        if self._opener.let_go():
+            self._controller.dispatcher.detach()
         deadline = time.monotonic() + DETACH_SEC
         while self._controller.dispatcher.dispatching:
             if time.monotonic() > deadline:

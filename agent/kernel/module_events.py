@@ -12,10 +12,11 @@ from pathlib import Path
 
 NETLINK_KOBJECT_UEVENT = 15
 KERNEL_EVENTS_GROUP = 1
+CIFS_MODULE = Path("/sys/module/cifs")
 SIGNS_OF_CIFS = (
     Path("/sys/kernel/tracing/events/cifs"),
     Path("/sys/kernel/debug/tracing/events/cifs"),
-    Path("/sys/module/cifs"),
+    CIFS_MODULE,
 )
 
 
@@ -24,13 +25,25 @@ def wait_for_cifs(stop_fd: int, signs: Sequence[Path] = SIGNS_OF_CIFS) -> bool:
     return _wait(lambda: _is_there(signs), [stop_fd]) is None
 
 
-def wait_for_new_cifs(descriptors: Sequence[int], signs: Sequence[Path] = SIGNS_OF_CIFS) -> None:
-    """Block until the module was unloaded and loaded again, or one of ``descriptors`` is readable.
+def loaded_cifs(module: Path = CIFS_MODULE) -> int | None:
+    """Tells one loading of the module from the next; None while it is not loaded."""
+    try:
+        # Every new directory of sysfs has a number that none had before.
+        return module.stat().st_ino
+    except OSError:
+        return None
 
-    A kernel with cifs built in never unloads it.
+
+def wait_for_new_cifs(
+    descriptors: Sequence[int], before: int | None, module: Path = CIFS_MODULE
+) -> None:
+    """Block until the module is loaded and is another than ``before`` (of `loaded_cifs`), or one
+    of ``descriptors`` is readable.
+
+    Waiting for its end would not do: that is announced while the directory is still there. A
+    kernel with cifs built in never loads it anew.
     """
-    if _wait(lambda: not _is_there(signs), descriptors) is None:
-        _wait(lambda: _is_there(signs), descriptors)
+    _wait(lambda: loaded_cifs(module) not in (None, before), descriptors)
 
 
 def _wait(condition: Callable[[], bool], descriptors: Sequence[int]) -> int | None:

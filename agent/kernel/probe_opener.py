@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agent.events.event_source import EventSource, KernelSource
-from agent.kernel.module_events import wait_for_cifs, wait_for_new_cifs
+from agent.kernel.module_events import loaded_cifs, wait_for_cifs, wait_for_new_cifs
 from agent.kernel.probe import LoadStopped, Probe, ProbeFault, load_probe
 from agent.kernel.rights import missing_rights
 from agent.service.stop_signal import StopSignal
@@ -34,16 +34,22 @@ class ProbeOpener:
         self._settings = settings
         self._again: StopSignal | None = None
         self._lock = threading.Lock()
+        self._let_go: int | None = None
         self.state: dict[str, Any] = {"state": "starting"}
 
     def use(self, settings: NDArray[np.void]) -> None:
         """Thresholds for the sources to come."""
         self._settings = settings
 
-    def let_go(self) -> None:
-        """Before the next source, wait until the module was loaded anew, or for `attach`."""
+    def let_go(self) -> bool:
+        """Before the next source, wait until the module was loaded anew, or for `attach`; False
+        when it waits for the module anyway."""
         with self._lock:
-            self._again = self._again or StopSignal()
+            if self._again or self.state["state"] == "waiting_for_cifs":
+                return False
+            self._let_go = loaded_cifs()
+            self._again = StopSignal()
+            return True
 
     def attach(self) -> bool:
         """Open the next source without such a wait; False: there is none."""
@@ -89,7 +95,7 @@ class ProbeOpener:
         if again is None:
             return
         self.state = {"state": "detached"}
-        wait_for_new_cifs([stop.fd, again.fd])
+        wait_for_new_cifs([stop.fd, again.fd], self._let_go)
         with self._lock:
             self._again = None
             again.close()

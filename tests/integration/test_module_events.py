@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.kernel.module_events import wait_for_cifs
+from agent.kernel.module_events import loaded_cifs, wait_for_cifs, wait_for_new_cifs
 from agent.service.stop_signal import StopSignal
 
 ANNOUNCER = Path("/sys/devices/virtual/mem/null/uevent")
@@ -33,6 +33,17 @@ class Waiter:
     def joined(self, timeout_sec: float = DEADLINE_SEC) -> bool:
         self._thread.join(timeout_sec)
         return not self._thread.is_alive()
+
+
+class NewWaiter(Waiter):
+    """A thread in `wait_for_new_cifs`, for another than the one that is there at the start."""
+
+    def __init__(self, sign: Path) -> None:
+        self._before = loaded_cifs(sign)
+        super().__init__(sign)
+
+    def _wait(self) -> None:
+        wait_for_new_cifs([self.stop.fd], self._before, self._sign)
 
 
 @pytest.fixture
@@ -118,3 +129,36 @@ def test_flood_of_announcements_is_survived(sign: Path, monkeypatch: pytest.Monk
     waiter = Waiter(sign)
     assert waiter.joined()
     assert waiter.result is True
+
+
+def test_only_another_module_ends_the_wait_for_a_new_one(sign: Path) -> None:
+    sign.mkdir(parents=True)
+    waiter = NewWaiter(sign)
+    for _ in range(10):
+        announce()
+        assert not waiter.joined(0.02)
+    sign.rename(sign.with_name("gone"))
+    announce()
+    assert not waiter.joined(0.2)
+    sign.mkdir()
+    announce()
+    assert waiter.joined()
+
+
+def test_a_module_that_ended_and_came_within_one_look_is_noticed(sign: Path) -> None:
+    """The end is announced while the directory is still there, and by then it is another's."""
+    sign.mkdir(parents=True)
+    waiter = NewWaiter(sign)
+    announce()
+    sign.rename(sign.with_name("gone"))
+    sign.mkdir()
+    announce()
+    assert waiter.joined()
+
+
+def test_stop_ends_the_wait_for_a_new_module(sign: Path) -> None:
+    sign.mkdir(parents=True)
+    waiter = NewWaiter(sign)
+    assert not waiter.joined(0.1)
+    waiter.stop.set()
+    assert waiter.joined()
