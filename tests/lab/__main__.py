@@ -8,9 +8,17 @@ from pathlib import Path
 from subprocess import TimeoutExpired
 
 from tests.lab import report
-from tests.lab.catalogue import CATALOGUE, SEEDS, Case, UnknownClassError, draw, matching
+from tests.lab.catalogue import (
+    CATALOGUE,
+    SEEDS,
+    Case,
+    UnknownClassError,
+    draw,
+    is_held_out,
+    matching,
+)
 from tests.lab.episode_runner import EpisodeRunner, LaboratoryLostError
-from tests.lab.episode_store import Episode, discard_episode, keep_episode
+from tests.lab.episode_store import Episode, discard_episode, finished_episodes, keep_episode
 from tests.lab.impact import WrongLabelsError, check_impact
 from tests.lab.laboratory import Laboratory
 from tests.lab.replay import kernels, score
@@ -36,8 +44,15 @@ EPISODE_FAULTS = (
 def main() -> int:
     """Run the chosen episodes; 1 if one of them went wrong."""
     options = read_options()
-    cases = [draw(name, seed) for seed in range(options.seeds) for name in options.episodes]
-    episodes = record(cases, options)
+    seeds = sorted(range(options.seeds), key=lambda seed: (seed // SEEDS, not is_held_out(seed)))
+    cases = [draw(name, seed) for seed in seeds for name in options.episodes]
+    names = {case.title for case in cases}
+    done = finished_episodes(options.out) if options.resume else []
+    episodes = [episode for episode in done if episode.name in names]
+    have = {episode.name for episode in episodes}
+    missing = [case for case in cases if case.title not in have]
+    if missing:
+        episodes += record(missing, options)
     if episodes:
         publish(episodes, options)
     failed = len(cases) - len(episodes)
@@ -58,6 +73,9 @@ def read_options() -> argparse.Namespace:
     )
     parser.add_argument("--seeds", type=int, default=SEEDS, help="of each class (%(default)s)")
     parser.add_argument("--out", type=Path, default=Path("build/lab"), help="(%(default)s)")
+    parser.add_argument(
+        "--resume", action="store_true", help="run only what --out has no finished episode of"
+    )
     parser.add_argument("--kernel", default="6.1", help="of the guest (%(default)s)")
     parser.add_argument("--keep", type=Path, metavar="DIR", help="copy episodes there for replay")
     parser.add_argument("--json", type=Path, default=Path("build/lab.json"), help="(%(default)s)")
@@ -75,7 +93,7 @@ def record(cases: list[Case], options: argparse.Namespace) -> list[Episode]:
         print(f"laboratory ready after {time.monotonic() - started:.0f} s", flush=True)
         runner = EpisodeRunner(laboratory, options.out)
         for number, case in enumerate(cases, start=1):
-            print(f"[{number}/{len(cases)}] {case.name}-{case.seed}: ", end="", flush=True)
+            print(f"[{number}/{len(cases)}] {case.title}: ", end="", flush=True)
             try:
                 episodes.append(run_case(runner, case))
             except LaboratoryLostError as lost:

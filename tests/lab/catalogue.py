@@ -82,6 +82,11 @@ class Case:
     fault_sec: float
 
     @property
+    def title(self) -> str:
+        """``<class>-<seed>``"""
+        return f"{self.name}-{self.seed}"
+
+    @property
     def innocent(self) -> bool:
         """Whether nothing is wrong in it."""
         return self.episode_class.fault is None
