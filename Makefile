@@ -60,7 +60,7 @@ traces: setup-test ## record tests/data anew in the virtual machine
 	$(BIN)/python -m tests.vm.record_debug_data
 
 LAB := $(BIN)/python -m tests.lab --episodes '$(or $(EPISODES),*)' --seeds $(or $(SEEDS),4) \
-	--kernel $${AOD_VM_KERNEL:-6.1} $(if $(RESUME),--resume)
+	--kernel $${AOD_VM_KERNEL:-6.1} $(if $(RESUME),--resume) $(if $(STRICT),--strict)
 
 lab: setup-test ## measure detection on labelled episodes; EPISODES=idle,delay_* SEEDS=1 RESUME=1 for a part
 	$(LAB)

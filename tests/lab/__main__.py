@@ -22,6 +22,7 @@ from tests.lab.episode_store import Episode, discard_episode, finished_episodes,
 from tests.lab.impact import WrongLabelsError, check_impact
 from tests.lab.laboratory import Laboratory
 from tests.lab.replay import kernels, score
+from tests.lab.score import EpisodeScore
 from tests.vm.image import image_for
 from tests.vm.machine import GuestCommandError, MachineError, VirtualMachine
 
@@ -53,12 +54,17 @@ def main() -> int:
     missing = [case for case in cases if case.title not in have]
     if missing:
         episodes += record(missing, options)
-    if episodes:
-        publish(episodes, options)
+    scores = publish(episodes, options) if episodes else []
     failed = len(cases) - len(episodes)
     if failed:
         print(f"{failed} of {len(cases)} episodes FAILED")
-    return 1 if failed else 0
+    wrong = [score for score in scores if options.strict and not score.right]
+    for score in wrong:
+        print(
+            f"WRONG: {score.name}-{score.seed}: {score.bundles} bundles, "
+            f"{score.false_bundles} of them false, recalled: {score.recalled}"
+        )
+    return 1 if failed or wrong else 0
 
 
 def read_options() -> argparse.Namespace:
@@ -75,6 +81,9 @@ def read_options() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=Path("build/lab"), help="(%(default)s)")
     parser.add_argument(
         "--resume", action="store_true", help="run only what --out has no finished episode of"
+    )
+    parser.add_argument(
+        "--strict", action="store_true", help="exit 1 for a fault missed, or a bundle too many"
     )
     parser.add_argument("--kernel", default="6.1", help="of the guest (%(default)s)")
     parser.add_argument("--keep", type=Path, metavar="DIR", help="copy episodes there for replay")
@@ -127,13 +136,14 @@ def run_case(runner: EpisodeRunner, case: Case) -> Episode:
             return episode
 
 
-def publish(episodes: list[Episode], options: argparse.Namespace) -> None:
+def publish(episodes: list[Episode], options: argparse.Namespace) -> list[EpisodeScore]:
     """Print the score of what the running agent collected, and write it down."""
     scores = [score(episode, episode.bundles()) for episode in episodes]
     print(report.text(scores))
     report.write_json(options.json, scores, COMMAND)
     if options.docs:
         options.docs.write_text(report.markdown(scores, COMMAND, kernels(episodes)))
+    return scores
 
 
 def _classes(text: str) -> list[str]:

@@ -46,6 +46,11 @@ class EpisodeScore:
     delay_sec: float | None = None
     since_fault_sec: float | None = None
 
+    @property
+    def right(self) -> bool:
+        """One bundle for a fault, none without one."""
+        return not self.false_bundles and self.bundles == (0 if self.innocent else 1)
+
 
 @dataclass(frozen=True)
 class GroupScore:
