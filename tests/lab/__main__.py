@@ -58,11 +58,11 @@ def main() -> int:
     failed = len(cases) - len(episodes)
     if failed:
         print(f"{failed} of {len(cases)} episodes FAILED")
-    wrong = [score for score in scores if options.strict and not score.right]
-    for score in wrong:
+    wrong = [found for found in scores if options.strict and not found.right]
+    for found in wrong:
         print(
-            f"WRONG: {score.name}-{score.seed}: {score.bundles} bundles, "
-            f"{score.false_bundles} of them false, recalled: {score.recalled}"
+            f"WRONG: {found.name}-{found.seed}: {found.bundles} bundles, "
+            f"{found.false_bundles} of them false, recalled: {found.recalled}"
         )
     return 1 if failed or wrong else 0
 
