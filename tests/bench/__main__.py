@@ -6,7 +6,7 @@ import argparse
 import json
 from pathlib import Path
 
-from tests.bench import detection, footprint, kernel_time, reaction
+from tests.bench import detection, footprint, kernel_time, reaction, storm
 from tests.bench.figure import Figure, table
 
 OUT = Path("build/bench.json")
@@ -17,6 +17,7 @@ def main() -> None:
     benchmarks = {
         "detection": detection.measure,
         "reaction": reaction.measure,
+        "storm": storm.measure,
         "footprint": footprint.measure,
         "kernel": kernel_time.measure,
     }
