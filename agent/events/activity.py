@@ -29,16 +29,23 @@ def commands_between(activity: NDArray[np.void], first_ns: int, last_ns: int) ->
 
 
 def activity_of(events: NDArray[np.void]) -> NDArray[np.void]:
-    """The table the kernel program would have after ``events`` (`abi.EVENT`), all of its commands.
+    """The table the kernel program would have after ``events`` (`abi.EVENT`), all commands."""
+    activity = no_activity()
+    add_commands(activity, events)
+    return activity
+
+
+def add_commands(activity: NDArray[np.void], events: NDArray[np.void]) -> None:
+    """Enter further ``events`` into the table ``activity``.
 
     Where two ticks meet in a slot, the later one stays. Records that are no commands do not count.
     """
-    activity = no_activity()
     events = events[events["smbcommand"] != abi.NO_COMMAND]
     tick = events["cmd_end_time_ns"] >> np.uint64(abi.TICK_SHIFT)
     slot = (tick % np.uint64(abi.TICKS)).astype(np.int64)
+    before = activity["tick"].copy()
     np.maximum.at(activity["tick"], slot, tick)
+    activity["commands"][activity["tick"] != before] = 0
     stays = activity["tick"][slot] == tick
     row = np.minimum(events["smbcommand"], abi.COMMANDS - 1)
     np.add.at(activity["commands"], (slot[stays], row[stays]), 1)
-    return activity

@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agent.cifs.state import CifsTexts
-from agent.events.activity import activity_of
 from agent.events.event_source import Snapshot
 from agent.events.flight_recorder import FlightRecorder
 from agent.events.trace import Trace
@@ -17,7 +16,6 @@ from agent.events.trace_memory import TraceMemory
 from agent.kernel.kernel_filter import apply_filter
 from agent.kernel.ring_buffer import RAW_EVENT
 from agent.service.stop_signal import StopSignal
-from bpf import abi
 
 BATCH_EVENTS = 1_024
 # How often a paced replay hands over what has become due.
@@ -87,14 +85,14 @@ class TraceSource:
 
     def snapshot(self, at_ns: int | None = None) -> Snapshot:
         moment_ns = self._reached_ns() if at_ns is None else at_ns
-        ended = self._memory.ended_before(moment_ns)
+        histograms, activity = self._memory.totals(moment_ns)
         return Snapshot(
-            histograms=histograms_of(ended),
+            histograms=histograms,
             inflight=self._memory.inflight(moment_ns),
             counters={"events": self._position, "trace_lost": self._trace.lost},
             wall_offset_ns=int(self._trace.meta.get("wall_offset_ns", 0)),
             source={"kind": "replay", "trace": self._name, "recording": self._trace.meta},
-            activity=activity_of(ended),
+            activity=activity,
             hosts=self._memory.hosts(),
         )
 
@@ -121,13 +119,3 @@ class TraceSource:
             return len(self._events)
         elapsed_ns = (time.monotonic() - self._started) * 1e9 * self._speed
         return int(np.searchsorted(self._times, self._memory.begin_ns + elapsed_ns, side="right"))
-
-
-def histograms_of(events: NDArray[np.void]) -> NDArray[np.uint64]:
-    """The kernel program's histograms, uint64 (COMMANDS, BUCKETS), made from ``events``."""
-    latency = np.maximum(events["metric_latency_ns"], 1)
-    # frexp gives the bit length: bucket b holds [2^(b-1), 2^b).
-    bucket = np.minimum(np.frexp(latency.astype(np.float64))[1], abi.BUCKETS - 1)
-    row = np.minimum(events["smbcommand"], abi.COMMANDS - 1).astype(np.int64)
-    flat = np.bincount(row * abi.BUCKETS + bucket, minlength=abi.COMMANDS * abi.BUCKETS)
-    return flat.reshape(abi.COMMANDS, abi.BUCKETS).astype(np.uint64)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from agent.events.trace_source import histograms_of
+from agent.events.trace_totals import histograms_of
 from agent.kernel.kernel_filter import apply_filter, kernel_settings, record_everything
 from bpf import abi
 from tests.rules import error_rule, latency_rule
