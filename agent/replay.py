@@ -7,7 +7,7 @@ from pathlib import Path
 
 from agent.configuration.schema import AuditConfig, Config
 from agent.controller import Controller
-from agent.events.trace import read_trace
+from agent.events.trace import Trace, read_trace
 from agent.events.trace_source import TraceSource
 from agent.kernel.kernel_filter import kernel_settings
 from agent.service.stop_signal import StopSignal
@@ -32,16 +32,22 @@ class ReplayResult:
 def replay_trace(
     trace_path: Path, config: Config, output: Path, speed: float, interrupt: StopSignal
 ) -> ReplayResult:
-    """Run ``trace_path`` through detection and collection; bundles land in the spool ``output``.
+    """`replay` of a file. Raises `agent.events.trace.TraceError` too."""
+    return replay(read_trace(trace_path), config, output, speed, interrupt)
+
+
+def replay(
+    trace: Trace, config: Config, output: Path, speed: float, interrupt: StopSignal
+) -> ReplayResult:
+    """Run ``trace`` through detection and collection; bundles land in the spool ``output``.
 
     Every incident gets its bundle, all actions run to their end, unless ``interrupt`` is set: then
     the rest is left out, and the bundles there are by then are whole.
 
-    Raises `agent.events.trace.TraceError`, OSError or `agent.controller.AlreadyRunningError`.
+    Raises OSError or `agent.controller.AlreadyRunningError`.
     """
-    trace = read_trace(trace_path)
     settings = kernel_settings(config.guardian.anomalies.values())
-    source = TraceSource(trace, settings, speed, trace_path.name, interrupt)
+    source = TraceSource(trace, settings, speed, interrupt)
     controller = Controller(
         # What is replayed is no anomaly of this host: it stays out of the journal.
         replace(

@@ -50,12 +50,13 @@ class Look:
 @dataclass(frozen=True)
 class Trace:
     """``meta`` holds kernel, version and ``wall_offset_ns``; ``events`` are in order of arrival,
-    ``looks`` in order of time."""
+    ``looks`` in order of time. ``name`` is the file's."""
 
     meta: dict[str, Any]
     events: NDArray[np.void]
     lost: int
     looks: tuple[Look, ...] = ()
+    name: str = ""
 
     @property
     def duration_ns(self) -> int:
@@ -126,6 +127,7 @@ def read_trace(path: Path) -> Trace:
         joined,
         sum(block.lost for block in blocks if isinstance(block, _Events)),
         tuple(block for block in blocks if isinstance(block, Look)),
+        path.name,
     )
 
 

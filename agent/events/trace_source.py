@@ -35,7 +35,6 @@ class TraceSource:
         trace: Trace,
         settings: NDArray[np.void],
         speed: float,
-        name: str,
         interrupt: StopSignal,
     ) -> None:
         self._interrupt = interrupt
@@ -44,7 +43,6 @@ class TraceSource:
         self._events = apply_filter(settings, trace.events)
         self._times = np.maximum.accumulate(self._events["cmd_end_time_ns"].astype(np.int64))
         self._speed = speed
-        self._name = name
         self._position = 0
         self._started: float | None = None
         self._woken = threading.Event()
@@ -91,7 +89,7 @@ class TraceSource:
             inflight=self._memory.inflight(moment_ns),
             counters={"events": self._position, "trace_lost": self._trace.lost},
             wall_offset_ns=int(self._trace.meta.get("wall_offset_ns", 0)),
-            source={"kind": "replay", "trace": self._name, "recording": self._trace.meta},
+            source={"kind": "replay", "trace": self._trace.name, "recording": self._trace.meta},
             activity=activity,
             hosts=self._memory.hosts(),
         )

@@ -57,7 +57,7 @@ def slow_reads(count: int, gap_ms: int = 10, latency_ms: int = 600) -> np.ndarra
 def source_of(config: Config, events: np.ndarray) -> TraceSource:
     path = write_trace(config.aod_output_dir.parent / "events.trace", events)
     settings = kernel_settings(config.guardian.anomalies.values())
-    return TraceSource(read_trace(path), settings, 0, "events", StopSignal())
+    return TraceSource(read_trace(path), settings, 0, StopSignal())
 
 
 def controller_for(config: Config, events: np.ndarray, runtime: Path | None) -> Controller:
