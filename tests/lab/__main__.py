@@ -23,8 +23,9 @@ from tests.lab.impact import WrongLabelsError, check_impact
 from tests.lab.laboratory import Laboratory
 from tests.lab.replay import kernels, score
 from tests.lab.score import EpisodeScore
-from tests.vm.image import image_for
+from tests.vm.image import Image, ImageBuildError, LabUnavailableError, image_for
 from tests.vm.machine import GuestCommandError, MachineError, VirtualMachine
+from tests.vm.recipe import KERNELS
 
 COMMAND = "make lab"
 
@@ -45,15 +46,15 @@ EPISODE_FAULTS = (
 def main() -> int:
     """Run the chosen episodes; 1 if one of them went wrong."""
     options = read_options()
-    seeds = sorted(range(options.seeds), key=lambda seed: (seed // SEEDS, not is_held_out(seed)))
-    cases = [draw(name, seed) for seed in seeds for name in options.episodes]
+    cases = chosen_cases(options)
     names = {case.title for case in cases}
     done = finished_episodes(options.out) if options.resume else []
     episodes = [episode for episode in done if episode.name in names]
-    have = {episode.name for episode in episodes}
-    missing = [case for case in cases if case.title not in have]
-    if missing:
-        episodes += record(missing, options)
+    missing = [case for case in cases if case.title not in {e.name for e in episodes}]
+    try:
+        episodes += record(missing, image_for(options.kernel), options) if missing else []
+    except (LabUnavailableError, ImageBuildError) as error:
+        raise SystemExit(str(error)) from None
     scores = publish(episodes, options) if episodes else []
     failed = len(cases) - len(episodes)
     if failed:
@@ -65,6 +66,13 @@ def main() -> int:
             f"{found.false_bundles} of them false, recalled: {found.recalled}"
         )
     return 1 if failed or wrong else 0
+
+
+def chosen_cases(options: argparse.Namespace) -> list[Case]:
+    """All classes of one seed before the next, the held-out seed first: a run that is stopped has
+    episodes of both kinds."""
+    seeds = sorted(range(options.seeds), key=lambda seed: (seed // SEEDS, not is_held_out(seed)))
+    return [draw(name, seed) for seed in seeds for name in options.episodes]
 
 
 def read_options() -> argparse.Namespace:
@@ -85,18 +93,20 @@ def read_options() -> argparse.Namespace:
     parser.add_argument(
         "--strict", action="store_true", help="exit 1 for a fault missed, or a bundle too many"
     )
-    parser.add_argument("--kernel", default="6.1", help="of the guest (%(default)s)")
+    parser.add_argument(
+        "--kernel", choices=sorted(KERNELS), default="6.1", help="of the guest (%(default)s)"
+    )
     parser.add_argument("--keep", type=Path, metavar="DIR", help="copy episodes there for replay")
     parser.add_argument("--json", type=Path, default=Path("build/lab.json"), help="(%(default)s)")
     parser.add_argument("--docs", type=Path, metavar="FILE", help="write the tables as Markdown")
     return parser.parse_args()
 
 
-def record(cases: list[Case], options: argparse.Namespace) -> list[Episode]:
+def record(cases: list[Case], image: Image, options: argparse.Namespace) -> list[Episode]:
     """The episodes that went well, kept if that was asked for."""
     episodes: list[Episode] = []
     started = time.monotonic()
-    with VirtualMachine(image_for(options.kernel)) as vm:
+    with VirtualMachine(image) as vm:
         laboratory = Laboratory(vm)
         laboratory.set_up()
         print(f"laboratory ready after {time.monotonic() - started:.0f} s", flush=True)

@@ -101,7 +101,8 @@ def test_a_lost_connection_is_no_command() -> None:
     events["session_id"][lost], events["task"][lost] = 3, b"files"
     memory = TraceMemory(Trace({}, events, 0))
     assert mids(memory, 2) == [1]
-    assert len(memory.ended_before(9 * SECOND)) == 1
+    histograms, activity = memory.totals(9 * SECOND)
+    assert (histograms.sum(), activity["commands"].sum()) == (1, 1)
     assert memory.hosts() == {3: "files"}
 
 
