@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from agent import __version__
-from agent.events.event_source import KernelSource
+from agent.events.event_source import KernelSource, Snapshot
 from agent.events.flight_recorder import FlightRecorder
 from agent.events.trace import Look, TraceWriter, create_trace
 from agent.kernel.kernel_filter import record_everything
@@ -21,8 +21,10 @@ from agent.service.stop_signal import StopSignal
 from bpf import abi
 
 BUFFER_EVENTS = 32_768
-ROUND_SEC = 0.02
-# Commands this old are worth a look at what the kernel lists as pending, as often as this.
+ROUND_SEC = 0.05
+# A look costs more than a round: it copies the whole table of commands under way.
+LOOK_NS = 400_000_000
+# A command this old is worth asking the kernel what it lists as pending.
 OLD_NS = 500_000_000
 
 
@@ -49,6 +51,7 @@ class Recording:
                     self._round(writer)
                     stop.wait(ROUND_SEC)
                 self._write_pending(writer)
+                self._note_losses(writer, self._source.snapshot())
                 writer.write_look(self._look())
                 return writer.events
         finally:
@@ -62,29 +65,21 @@ class Recording:
 
     def _round(self, writer: TraceWriter) -> None:
         """Sleeps while no command is under way; one that grows old is looked at."""
-        if not len(self._source.snapshot().inflight):
-            self._source.arm_bell(time.monotonic_ns())
+        self._write_pending(writer)
+        self._progress(writer.events)
+        now_ns = time.monotonic_ns()
+        if now_ns - self._looked_ns < LOOK_NS:
+            return
+        self._looked_ns = now_ns
+        snapshot = self._source.snapshot()
+        self._note_losses(writer, snapshot)
+        started = snapshot.inflight["start_ns"].astype(np.int64)
+        if (started <= now_ns - OLD_NS).any():
+            writer.write_look(Look(now_ns, snapshot.inflight, self._source.cifs_texts(now_ns)))
+        elif not len(started):
+            self._source.arm_bell(now_ns)
             if not len(self._source.snapshot().inflight):
                 self._source.wait()
-        self._write_pending(writer)
-        look = self._look_at_old()
-        if look is not None:
-            writer.write_look(look)
-        self._progress(writer.events)
-
-    def _look_at_old(self) -> Look | None:
-        now_ns = time.monotonic_ns()
-        if now_ns - self._looked_ns < OLD_NS:
-            return None
-        started = self._source.snapshot().inflight["start_ns"].astype(np.int64)
-        if not (started <= now_ns - OLD_NS).any():
-            return None
-        self._looked_ns = now_ns
-        return self._look()
-
-    def _look(self) -> Look:
-        texts = self._source.cifs_texts(0)
-        return Look(time.monotonic_ns(), self._source.snapshot().inflight, texts)
 
     def _write_pending(self, writer: TraceWriter) -> None:
         """Move what is waiting from the ring to the file."""
@@ -95,11 +90,16 @@ class Recording:
                 self._position += len(events)
                 writer.write(events[events["tool"] != abi.TOOL_BELL])
             self._recorder.release(end)
-        counters = self._source.snapshot().counters
-        lost = counters["ring_full"] + counters["bad_records"]
+
+    def _note_losses(self, writer: TraceWriter, snapshot: Snapshot) -> None:
+        lost = snapshot.counters["ring_full"] + snapshot.counters["bad_records"]
         if lost > self.lost:
             writer.write(self._recorder.view(0, 0), lost - self.lost)
             self.lost = lost
+
+    def _look(self) -> Look:
+        texts = self._source.cifs_texts(0)
+        return Look(time.monotonic_ns(), self._source.snapshot().inflight, texts)
 
 
 def trace_meta(source: KernelSource) -> dict[str, object]:
