@@ -7,7 +7,6 @@ from typing import Any
 
 from agent.anomaly_types.error import ErrorRule
 from agent.anomaly_types.latency import LatencyRule
-from agent.anomaly_types.registry import ANOMALY_TYPES
 from agent.anomaly_types.stall import StallRule
 from agent.configuration.schema import AnomalyConfig
 from agent.detection.anomaly_handler import AnomalyHandler
@@ -35,4 +34,6 @@ def stall_rule(stall_sec: float = 5.0, **settings: Any) -> StallRule:
 
 
 def handler_of(rule: AnomalyConfig, window_ns: int = 1_000_000_000) -> AnomalyHandler[Any]:
-    return ANOMALY_TYPES[rule.type].handler(rule, window_ns)
+    handler = rule.detector(window_ns)
+    assert isinstance(handler, AnomalyHandler)
+    return handler

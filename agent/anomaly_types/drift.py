@@ -9,13 +9,13 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from agent.anomaly_types.anomaly_type import AnomalyType
 from agent.configuration.rule_lists import commands_without
 from agent.configuration.schema import AnomalyConfig
 from agent.configuration.settings_reader import Section
 from agent.configuration.smb_commands import command_name
 from agent.detection.anomaly import Trigger
 from agent.detection.anomaly_handler import AnomalyHandler, Finding
-from agent.detection.anomaly_type import AnomalyType
 from agent.detection.description import duration, seconds
 from agent.detection.latency_history import LatencyHistory, quantile_ns
 from agent.detection.scene import Scene
@@ -40,6 +40,9 @@ class DriftRule(AnomalyConfig):
     factor: float = 3.0
     minimum_shift_ms: float = 5.0
     minimum_count: int = 50
+
+    def detector(self, window_ns: int) -> DriftAnomalyHandler:
+        return DriftAnomalyHandler(self, window_ns)
 
 
 @dataclass(frozen=True)
@@ -147,4 +150,4 @@ def read(section: Section, name: str, actions: tuple[str, ...]) -> DriftRule:
     )
 
 
-DRIFT = AnomalyType("drift", read, DriftAnomalyHandler)
+DRIFT = AnomalyType("drift", read)

@@ -9,6 +9,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from agent.anomaly_types.anomaly_type import AnomalyType
 from agent.configuration.rule_lists import (
     MODES,
     acceptable_count,
@@ -26,7 +27,6 @@ from agent.configuration.smb_commands import (
 )
 from agent.detection.anomaly import Trigger
 from agent.detection.anomaly_handler import AnomalyHandler, Finding
-from agent.detection.anomaly_type import AnomalyType
 from agent.detection.description import actor, most_frequent, of_all, seconds
 from agent.detection.event_batch import EventBatch
 from agent.detection.scene import Scene
@@ -52,6 +52,9 @@ class ErrorRule(AnomalyConfig):
     def ask_kernel(self, settings: NDArray[np.void]) -> None:
         """Whatever command: the kernel program knows the errno only."""
         settings["error_tracked"][0][rows(self.track)] = 1
+
+    def detector(self, window_ns: int) -> ErrorAnomalyHandler:
+        return ErrorAnomalyHandler(self, window_ns)
 
 
 class ErrorAnomalyHandler(AnomalyHandler[ErrorRule]):
@@ -171,4 +174,4 @@ def _commands(section: Section) -> frozenset[int]:
     return frozenset(ALL_SMB_CMDS[name] for name in names) or EVERY_COMMAND
 
 
-ERROR = AnomalyType("error", read, ErrorAnomalyHandler, tool="smbiosnoop")
+ERROR = AnomalyType("error", read, tool="smbiosnoop")

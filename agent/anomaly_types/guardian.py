@@ -6,10 +6,10 @@ from collections.abc import Collection
 from dataclasses import replace
 from re import compile as pattern
 
+from agent.anomaly_types.anomaly_type import AnomalyType
 from agent.anomaly_types.registry import ANOMALY_TYPES
 from agent.configuration.schema import AnomalyConfig, GuardianConfig
 from agent.configuration.settings_reader import Section
-from agent.detection.anomaly_type import AnomalyType
 
 ACTIONS = ("journalctl", "stats", "debugdata", "dmesg", "mounts", "smbinfo", "syslogs")
 TOOLS = {kind.tool: kind for kind in ANOMALY_TYPES.values() if kind.tool}

@@ -9,6 +9,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from agent.anomaly_types.anomaly_type import AnomalyType
 from agent.configuration.rule_lists import (
     MAX_THRESHOLD_MS,
     MODES,
@@ -22,7 +23,6 @@ from agent.configuration.settings_reader import Section
 from agent.configuration.smb_commands import ALL_SMB_CMDS, command_name
 from agent.detection.anomaly import Trigger
 from agent.detection.anomaly_handler import AnomalyHandler, Finding
-from agent.detection.anomaly_type import AnomalyType
 from agent.detection.description import actor, duration, most_frequent, of_all, seconds
 from agent.detection.event_batch import EventBatch
 from agent.detection.scene import Scene
@@ -60,6 +60,9 @@ class LatencyRule(AnomalyConfig):
         for command, limit_ns in self.limits_ns().items():
             lowest = min(limit_ns, self.single_event_ns(), int(slow_ns[command]) or limit_ns)
             slow_ns[command] = max(1, lowest)
+
+    def detector(self, window_ns: int) -> LatencyAnomalyHandler:
+        return LatencyAnomalyHandler(self, window_ns)
 
 
 class LatencyAnomalyHandler(AnomalyHandler[LatencyRule]):
@@ -218,4 +221,4 @@ def _default_threshold(section: Section, needed: bool) -> float | None:
     return REFERENCE_THRESHOLD_MS
 
 
-LATENCY = AnomalyType("latency", read, LatencyAnomalyHandler, tool="smbslower")
+LATENCY = AnomalyType("latency", read, tool="smbslower")

@@ -9,12 +9,12 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from agent.anomaly_types.anomaly_type import AnomalyType
 from agent.configuration.rule_lists import acceptable_count
 from agent.configuration.schema import AnomalyConfig
 from agent.configuration.settings_reader import Section
 from agent.detection.anomaly import Place, Trigger
 from agent.detection.anomaly_handler import AnomalyHandler, Finding
-from agent.detection.anomaly_type import AnomalyType
 from agent.detection.description import seconds
 from agent.detection.event_batch import EventBatch
 from agent.detection.scene import Scene
@@ -32,6 +32,9 @@ class ReconnectRule(AnomalyConfig):
     def ask_kernel(self, settings: NDArray[np.void]) -> None:
         """Records of lost connections."""
         settings["reconnects"] = 1
+
+    def detector(self, window_ns: int) -> ReconnectAnomalyHandler:
+        return ReconnectAnomalyHandler(self, window_ns)
 
 
 @dataclass(frozen=True)
@@ -92,4 +95,4 @@ def read(section: Section, name: str, actions: tuple[str, ...]) -> ReconnectRule
     return ReconnectRule(name=name, actions=actions, acceptable_count=acceptable_count(section, 1))
 
 
-RECONNECT = AnomalyType("reconnect", read, ReconnectAnomalyHandler)
+RECONNECT = AnomalyType("reconnect", read)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from agent.anomaly_types.anomaly_type import AnomalyType
 from agent.anomaly_types.drift import DRIFT
 from agent.anomaly_types.error import ERROR
 from agent.anomaly_types.latency import LATENCY
 from agent.anomaly_types.reconnect import RECONNECT
 from agent.anomaly_types.stall import STALL
-from agent.detection.anomaly_type import AnomalyType
 
 ANOMALY_TYPES: Mapping[str, AnomalyType] = MappingProxyType(
     {kind.name: kind for kind in (LATENCY, ERROR, STALL, RECONNECT, DRIFT)}

@@ -9,6 +9,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from agent.anomaly_types.anomaly_type import AnomalyType
 from agent.cifs.state import CifsState
 from agent.configuration.rule_lists import acceptable_count, commands_without
 from agent.configuration.schema import AnomalyConfig
@@ -16,7 +17,6 @@ from agent.configuration.settings_reader import Section
 from agent.configuration.smb_commands import command_name
 from agent.detection.anomaly import Trigger
 from agent.detection.anomaly_handler import AnomalyHandler, Finding
-from agent.detection.anomaly_type import AnomalyType
 from agent.detection.description import actor, duration
 from agent.detection.scene import Scene
 from agent.detection.sight import Sight
@@ -35,6 +35,9 @@ class StallRule(AnomalyConfig):
     commands: frozenset[int]
     stall_sec: float = STALL_SEC
     acceptable_count: int = 1
+
+    def detector(self, window_ns: int) -> StallAnomalyHandler:
+        return StallAnomalyHandler(self, window_ns)
 
 
 @dataclass(frozen=True)
@@ -148,4 +151,4 @@ def read(section: Section, name: str, actions: tuple[str, ...]) -> StallRule:
     )
 
 
-STALL = AnomalyType("stall", read, StallAnomalyHandler)
+STALL = AnomalyType("stall", read)

@@ -29,6 +29,10 @@ class AnomalyConfig:
     def ask_kernel(self, settings: NDArray[np.void]) -> None:
         """Add to ``settings`` (one `bpf.abi.SETTINGS` record) what this rule needs events for."""
 
+    def detector(self, window_ns: int) -> object:
+        """A fresh `agent.detection.anomaly_handler.AnomalyHandler` for this rule."""
+        raise NotImplementedError(self.type)
+
 
 @dataclass(frozen=True)
 class WatcherConfig:

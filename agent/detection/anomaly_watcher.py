@@ -5,12 +5,11 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.anomaly_types.registry import ANOMALY_TYPES
 from agent.cifs.state import CifsState, CifsTexts, state_of
 from agent.configuration.schema import Config
 from agent.detection.anomaly import AnomalyAction
@@ -259,7 +258,7 @@ def load_handlers(config: Config, known: Sequence[Handler] = ()) -> Sequence[Han
         window_ns = int((rule.window_sec or config.watch_interval_sec) * NANOSECONDS)
         handler = kept.get(rule.name)
         if handler is None or (handler.rule, handler.window_ns) != (rule, window_ns):
-            handler = ANOMALY_TYPES[rule.type].handler(rule, window_ns)
+            handler = cast(Handler, rule.detector(window_ns))
         handlers.append(handler)
     return handlers
 

@@ -4,22 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from agent.configuration.schema import AnomalyConfig
 from agent.configuration.settings_reader import Section
-from agent.detection.anomaly_handler import AnomalyHandler
 
 
 @dataclass(frozen=True)
 class AnomalyType:
-    """``read`` makes a rule of the section, given its name and actions; ``handler`` makes its
-    detector, given the rule and the window in nanoseconds.
+    """``read`` makes a rule of the section, given its name and actions.
 
     ``tool`` is the reference's name for the probe; a rule of a type without one needs no ``tool``.
     """
 
     name: str
     read: Callable[[Section, str, tuple[str, ...]], AnomalyConfig]
-    handler: Callable[[Any, int], AnomalyHandler[Any]]
     tool: str = ""
