@@ -202,12 +202,17 @@ def test_a_hang_is_reported_unconfirmed_when_debug_data_hangs_too(
 
 
 @pytest.mark.parametrize("under_way", [[], [CHANGE_NOTIFY]], ids=["nothing", "change_notify"])
-def test_nothing_happens_and_nobody_wakes(agent: LiveAgent, under_way: list[int]) -> None:
-    for command in under_way:
-        agent.kernel.enter(command, agent.kernel.next_mid())
+def test_nothing_happens_and_nobody_wakes(
+    agent: LiveAgent, proc: Proc, under_way: list[int]
+) -> None:
+    waiting = [(command, agent.kernel.next_mid()) for command in under_way]
+    proc.list_pending(*waiting)
+    for command, mid in waiting:
+        agent.kernel.enter(command, mid)
     wait_until(lambda: bell_is_armed(agent), "the bell is armed")
     controller, source = agent.controller, agent.source
     unchanged_in_silence(lambda: (controller.dispatcher.beats, controller.watcher.beats))
+    assert triggers(agent) == 0
     asked = source.asked
     agent.kernel.enter(READ, agent.kernel.next_mid())
     wait_until(lambda: source.asked > asked, "but a command that hangs is noticed")
