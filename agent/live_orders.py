@@ -74,7 +74,7 @@ class LiveOrders:
         if self._opener.let_go():
             self._controller.dispatcher.detach()
         deadline = time.monotonic() + DETACH_SEC
-        while self._controller.dispatcher.dispatching:
+        while self._controller.dispatcher.dispatching or self._opener.state["state"] == "loading":
             if time.monotonic() > deadline:
                 return {"error": f"the probes are still attached after {DETACH_SEC:g} s"}
             time.sleep(0.01)

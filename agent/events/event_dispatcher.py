@@ -30,7 +30,7 @@ class DispatcherStatistics:
 class EventDispatcher:
     """Owns the source: opens it, drains it, closes it. A closed one still answers questions.
 
-    ``dispatching``: whether the loop runs; not while a source is being opened, or waited for.
+    ``dispatching``: whether a source is open; not while one is being opened, or waited for.
     ``open_source`` may block until there is something to watch; it returns None when ``stop``
     was set meanwhile, and raises what the supervisor is to report and retry.
     """
@@ -79,12 +79,13 @@ class EventDispatcher:
                 self._drain(source)
             self._drain_rest(source)
         finally:
-            self.dispatching = False
             source.close()
+            self.dispatching = False
 
     def detach(self) -> None:
-        """Close the source soon, with nothing lost; the next one is asked for at once."""
-        self._detaching = self.dispatching
+        """Close the source soon, with nothing lost, also one that is just being opened; the next
+        one is asked for at once."""
+        self._detaching = True
         self.wake()
 
     def reconfigure(self, config: WatcherConfig) -> None:

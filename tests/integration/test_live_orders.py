@@ -9,7 +9,9 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,7 +27,15 @@ from agent.kernel.probe import Probe, load_probe
 from agent.kernel.probe_opener import ProbeOpener
 from agent.live_orders import LiveOrders
 from agent.service.status_server import SOCKET_NAME, NotRunningError, give_order, query_status
-from tests.ebpf_host import PRCTL_LOADER, Kernel, ebpf_host, program_exists, program_ids, wait_until
+from tests.ebpf_host import (
+    DEADLINE_SEC,
+    PRCTL_LOADER,
+    Kernel,
+    ebpf_host,
+    program_exists,
+    program_ids,
+    wait_until,
+)
 from tests.integration.test_module_events import announce
 from tests.live_agent import slow_command
 
@@ -70,14 +80,18 @@ class OrderedAgent:
     """An agent as `aod-agent run` makes it, but its probes are on prctl and ``sign`` stands for
     the directory of the cifs module."""
 
-    def __init__(self, directory: Path, sign: Path, probes: list[Probe]) -> None:
+    def __init__(
+        self, directory: Path, sign: Path, probes: list[Probe], may_load: threading.Event
+    ) -> None:
         self.runtime = directory / "run"
         self.sign = sign
+        self.may_load = may_load
         self.file = directory / "config.yaml"
         self._probes = probes
         self.write(SLOW_READS)
         config = self._load()
         opener = ProbeOpener(kernel_settings(config.guardian.anomalies.values()))
+        self.opener = opener
         self.controller = Controller(config, opener, lambda: opener.state, self.runtime)
         orders = LiveOrders(config, self._load, self.controller, opener)
         self.controller.obey(orders.by_name)
@@ -148,8 +162,11 @@ def agent(
     ebpf_host: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[OrderedAgent]:
     probes: list[Probe] = []
+    may_load = threading.Event()
+    may_load.set()
 
     def load(stop_fd: int) -> Probe:
+        assert may_load.wait(DEADLINE_SEC)
         probes.append(load_probe(command=PRCTL_LOADER, stop_fd=stop_fd))
         return probes[-1]
 
@@ -163,7 +180,7 @@ def agent(
         function = partial(getattr(module_events, name), **place)
         monkeypatch.setattr(probe_opener, name, function)
     monkeypatch.setattr(probe_opener, "load_probe", load)
-    agent = OrderedAgent(tmp_path, sign, probes)
+    agent = OrderedAgent(tmp_path, sign, probes, may_load)
     yield agent
     agent.controller.shutdown()
 
@@ -255,6 +272,7 @@ def test_the_command_says_what_changed(agent: OrderedAgent) -> None:
 def test_detach_closes_the_source_and_attach_opens_another(agent: OrderedAgent) -> None:
     programs = program_ids(agent.probe)
     assert agent.order("detach") == {"state": "detached"}
+    assert agent.probe.programs == {}
     wait_until(lambda: not any(map(program_exists, programs)), "the kernel has let go of all")
     wait_until(lambda: agent.state() == "detached", "the status says so")
     # A new configuration meanwhile is that of the next source.
@@ -301,6 +319,24 @@ def test_detach_while_there_is_no_module_ends_when_it_comes(agent: OrderedAgent)
     agent.sign.mkdir()
     announce()
     agent.wait_until_watching(2)
+
+
+def test_detach_while_the_program_is_loaded_lets_go_of_it(agent: OrderedAgent) -> None:
+    agent.order("detach")
+    agent.may_load.clear()
+    agent.order("attach")
+    wait_until(lambda: agent.state() == "loading", "it loads")
+    with ThreadPoolExecutor(1) as other:
+        answer = other.submit(agent.order, "detach")
+        wait_until(lambda: agent.opener._again is not None, "the order is taken")
+        agent.may_load.set()
+        assert answer.result() == {"state": "detached"}
+    assert agent.probe.programs == {}
+    wait_until(lambda: agent.state() == "detached", "the status says so")
+    agent.order("attach")
+    agent.wait_until_watching(3)
+    agent.slow(READ, 5)
+    assert agent.triggered() == ["slow_reads"]
 
 
 def test_attach_of_an_agent_that_watches_changes_nothing(agent: OrderedAgent) -> None:
