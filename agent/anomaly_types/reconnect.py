@@ -21,6 +21,9 @@ from agent.detection.scene import Scene
 from agent.detection.session_counts import SessionCounts
 from bpf import abi
 
+# A name of as many bytes may go on: a record's room, and that in the kernel's memory.
+CUT_LENGTHS = (abi.EVENT["task"].itemsize, abi.HOSTNAME_LENGTH - 1)
+
 
 @dataclass(frozen=True, kw_only=True)
 class ReconnectRule(AnomalyConfig):
@@ -67,9 +70,11 @@ class ReconnectAnomalyHandler(AnomalyHandler[ReconnectRule]):
     def server(self, finding: Finding, scene: Scene) -> str:
         loss = finding.detail
         assert isinstance(loss, Loss)  # noqa: S101 - made above
-        start = scene.snapshot.hosts.get(loss.connection) or loss.host
-        names = [name for name in scene.state.server_names() if name.startswith(start)]
-        return names[0] if len(names) == 1 else start
+        host = scene.snapshot.hosts.get(loss.connection) or loss.host
+        if len(host.encode()) not in CUT_LENGTHS:
+            return host
+        names = [name for name in scene.state.server_names() if name.startswith(host)]
+        return names[0] if len(names) == 1 else host
 
     def describe(self, finding: Finding, scene: Scene) -> Trigger:
         loss = finding.detail
