@@ -75,6 +75,8 @@ def rule(name: str, command: str, limit_ms: int = 300, count: int = 5) -> str:
 SLOW_READS = rule("slow_reads", "SMB2_READ")
 SLOW_WRITES = rule("slow_writes", "SMB2_WRITE")
 
+HANGING = "    hanging: {type: stall, stall_sec: 1, actions: [mounts]}\n"
+
 
 class OrderedAgent:
     """An agent as `aod-agent run` makes it, but its probes are on prctl and ``sign`` stands for
@@ -228,6 +230,17 @@ def test_a_removed_rule_triggers_no_more(agent: OrderedAgent) -> None:
     assert agent.triggered() == []
     agent.slow(READ, 1)
     assert agent.triggered() == ["many_reads"]
+
+
+def test_a_rule_for_hangs_that_a_reload_brings_finds_what_hangs_already(
+    agent: OrderedAgent,
+) -> None:
+    kernel = Kernel(agent.probe)
+    kernel.enter(READ, mid=kernel.next_mid())
+    agent.write(SLOW_READS, HANGING)
+    agent.order("reload")
+    wait_until(lambda: agent.status()["incidents"]["opened"] == 1, "the hang is seen")
+    assert agent.triggered() == ["hanging"]
 
 
 def test_what_a_reload_cannot_change_is_said(agent: OrderedAgent) -> None:

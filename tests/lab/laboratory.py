@@ -55,7 +55,7 @@ class Laboratory:
         self._vm.put(GUEST_PROGRAMS, PROGRAMS)
         self._vm.write("/etc/aod/config.yaml", CONFIG.read_text(), group="aod")
         self._vm.run(["systemctl", "start", AGENT], timeout=300)
-        self._vm.wait_until(f"{COMMAND} status | grep -q 'state .*watching'", timeout=300)
+        self._vm.wait_until(f"{COMMAND} status | grep -q 'state  *watching$'", timeout=300)
 
     def versions(self) -> Row:
         """What runs in the guest."""

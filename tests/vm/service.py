@@ -96,7 +96,7 @@ class Service:
 
     def wait_until_watching(self) -> None:
         """Until the agent says that its probes are attached."""
-        self._vm.wait_until(f"{COMMAND} status | grep -q 'state .*watching'", timeout=300)
+        self._vm.wait_until(f"{COMMAND} status | grep -q 'state  *watching$'", timeout=300)
 
     def status(self) -> dict[str, Any]:
         return json.loads(self._vm.run([COMMAND, "status", "--json"]).stdout)
