@@ -383,7 +383,7 @@ with socket.socket(socket.AF_UNIX) as client:
 @pytest.fixture
 def public_directory() -> Iterator[Path]:
     """One that every user can reach, by a path without a private part."""
-    with tempfile.TemporaryDirectory(dir="/tmp") as name:
+    with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
         directory.chmod(0o755)
         yield directory
