@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from agent.cifs.debug_data import parse_debug_data
 from agent.cifs.state import CifsTexts, read_texts
 from agent.config_loader import load_config
 from agent.events.event_source import STATE_TIMEOUT_SEC, KernelSource
@@ -38,50 +39,37 @@ guardian:
       stall_sec: {STALL_SEC}
       actions: [mounts]
 """
-# As Linux 6.1 writes it, of the session and the tree that the test's commands have.
-DEBUG_DATA = r"""Display Internal CIFS Data Structures for Debugging
----------------------------------------------------
-CIFS Version 2.40
-Active VFS Requests: 1
+SAMPLES = Path(__file__).parents[1] / "data/debug_data/6.1"
+IDLE = (SAMPLES / "idle.debug_data").read_text()
+HANG = (SAMPLES / "hang.debug_data").read_text()
 
-Servers: 
-1) ConnectionId: 0x1 Hostname: files.example 
-Number of credits: 779 Dialect 0x311
-TCP status: 1 Instance: 1
-
-	Sessions: 
-	1) Address: 10.99.0.2 Uses: 1 Capability: 0x300047	Session Status: 1 
-	Security type: RawNTLMSSP  SessionId: 0x7
-	User: 0 Cred User: 0
-
-	Shares: 
-	0) IPC: \\files.example\IPC$ Mounts: 1 DevInfo: 0x0 Attributes: 0x0
-	tid: 0x4	Maximal Access: 0x1f00a9
-
-	1) \\files.example\data Mounts: 1 DevInfo: 0x20 Attributes: 0x1006f
-	tid: 0x5	Optimal sector size: 0x200	Maximal Access: 0x1f01ff
-
-	MIDs: 
-%s--
-"""  # noqa: W291
-PENDING = "\tState: 2 com: %d pid: 4711 cbdata: 00000000a5a5a5a5 mid %d\n\n"
-MOUNTINFO = r"231 27 0:41 / /mnt/data rw - cifs //files.example/data rw" + "\n"
+# The share and one of the writes that hang in the second sample.
+SERVER, SHARE, MOUNT_POINT = "10.99.0.2", r"\\10.99.0.2\share", "/mnt/share"
+(CONNECTION,) = parse_debug_data(HANG)
+SESSION, TREE = next(
+    (session.session_id, share.tree_id)
+    for session in CONNECTION.sessions
+    for share in session.shares
+    if share.unc == SHARE
+)
+PENDING_MID = CONNECTION.pending[0].mid
+OTHER_MID = 999_999
 
 
 class Proc:
-    """A directory with the files that the kernel would show."""
+    """A directory with the files that a kernel once showed."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self._debug_data = root / "fs/cifs/DebugData"
         self._debug_data.parent.mkdir(parents=True)
         (root / "1").mkdir()
-        (root / "1/mountinfo").write_text(MOUNTINFO)
-        self.list_pending()
+        (root / "1/mountinfo").write_text((SAMPLES / "hang.mountinfo").read_text())
+        self.show(IDLE)
 
-    def list_pending(self, *commands: tuple[int, int]) -> None:
-        """Have DebugData list these, by command and mid."""
-        self._debug_data.write_text(DEBUG_DATA % "".join(PENDING % c for c in commands))
+    def show(self, debug_data: str) -> None:
+        """Have DebugData say this from now on."""
+        self._debug_data.write_text(debug_data)
 
     def block_debug_data(self) -> None:
         """Whoever reads it from now on gets no answer."""
@@ -131,6 +119,12 @@ def triggers(agent: LiveAgent) -> int:
     return int(incidents["opened"] + incidents["suppressed"])
 
 
+def all_is_collected(agent: LiveAgent) -> bool:
+    status = agent.status()
+    made, running = status["bundles"]["made"], status["collections"]["running"]
+    return bool(made >= status["incidents"]["opened"] and not running)
+
+
 def bell_is_armed(agent: LiveAgent) -> bool:
     return agent.source.bell_armed()
 
@@ -146,69 +140,66 @@ def unchanged_in_silence(count: Callable[[], tuple[int, ...]]) -> None:
 def test_a_command_without_an_answer_is_one_bundle_however_long_it_hangs(
     agent: LiveAgent, proc: Proc
 ) -> None:
-    proc.list_pending((WRITE, 41))
-    agent.kernel.enter(WRITE, mid=41)
+    proc.show(HANG)
+    agent.kernel.enter(WRITE, PENDING_MID, SESSION, TREE)
     wait_until(lambda: triggers(agent) >= 3, "it is seen to hang again and again")
-    agent.kernel.finish(WRITE, mid=41)
+    agent.kernel.finish(WRITE, PENDING_MID, SESSION, TREE)
     wait_until(lambda: bell_is_armed(agent), "nothing is under way any more")
-    wait_until(lambda: agent.status()["collections"]["running"] == 0, "all is collected")
+    wait_until(lambda: all_is_collected(agent), "every incident has its bundle")
     (manifest,) = manifests(agent)
     assert manifest["type"] == "stall"
-    assert r"SMB2_WRITE on \\files.example\data: no answer for " in manifest["reason"]
+    assert f"SMB2_WRITE on {SHARE}: no answer for " in manifest["reason"]
     assert "not confirmed" not in manifest["reason"]
     assert manifest["trigger"]["place"] == {
-        "server": "files.example",
-        "share": r"\\files.example\data",
-        "mount_points": ["/mnt/data"],
+        "server": SERVER,
+        "share": SHARE,
+        "mount_points": [MOUNT_POINT],
     }
     assert manifest["trigger"]["worst_ns"] / 1e9 >= STALL_SEC
-    assert manifest["incident"]["cause"] == "files.example"
+    assert manifest["incident"]["cause"] == SERVER
 
 
 def test_a_leftover_that_the_kernel_does_not_list_is_forgotten(
     agent: LiveAgent, proc: Proc
 ) -> None:
-    proc.list_pending((WRITE, 42), (READ, 41))  # not this command, not this mid
-    agent.kernel.enter(WRITE, mid=41)
+    proc.show(HANG)
     asked = agent.source.asked
+    agent.kernel.enter(WRITE, OTHER_MID, SESSION, TREE)
+    agent.kernel.enter(READ, PENDING_MID, SESSION, TREE)  # of this mid a write is pending
     wait_until(lambda: agent.source.asked > asked, "the kernel's list is asked for")
-    wait_until(lambda: bell_is_armed(agent), "the leftover is not waited for")
-    assert len(agent.kernel.unanswered()) == 1
-    asked = agent.source.asked
+    wait_until(lambda: bell_is_armed(agent), "the leftovers are not waited for")
+    assert len(agent.kernel.unanswered()) == 2
     unchanged_in_silence(lambda: (agent.controller.watcher.beats, agent.source.asked))
     assert (triggers(agent), manifests(agent)) == (0, [])
-    # And it hides no other.
-    proc.list_pending((READ, 43))
-    agent.kernel.enter(READ, mid=43)
+    # And they hide no other.
+    agent.kernel.enter(WRITE, PENDING_MID + 1, SESSION, TREE)
     wait_until(lambda: len(manifests(agent)) == 1, "a bundle for the next one")
     assert manifests(agent)[0]["trigger"]["violations"] == 1
-    assert agent.source.asked > asked
 
 
 def test_a_hang_is_reported_unconfirmed_when_debug_data_hangs_too(
     agent: LiveAgent, proc: Proc
 ) -> None:
     proc.block_debug_data()
-    agent.kernel.enter(WRITE, mid=41)
+    agent.kernel.enter(WRITE, PENDING_MID, SESSION, TREE)
     wait_until(lambda: triggers(agent) >= 2, "it is seen to hang")
-    agent.kernel.finish(WRITE, mid=41)
+    agent.kernel.finish(WRITE, PENDING_MID, SESSION, TREE)
     wait_until(lambda: bell_is_armed(agent), "nothing is under way any more")
-    wait_until(lambda: agent.status()["collections"]["running"] == 0, "all is collected")
+    wait_until(lambda: all_is_collected(agent), "every incident has its bundle")
     (manifest,) = manifests(agent)
     fault = f"not confirmed: {proc.root}/fs/cifs/DebugData did not answer within 1 s"
     assert fault in manifest["reason"]
     # Who that is was known before.
-    assert manifest["incident"]["cause"] == "files.example"
+    assert manifest["incident"]["cause"] == SERVER
 
 
 @pytest.mark.parametrize("under_way", [[], [CHANGE_NOTIFY]], ids=["nothing", "change_notify"])
 def test_nothing_happens_and_nobody_wakes(
     agent: LiveAgent, proc: Proc, under_way: list[int]
 ) -> None:
-    waiting = [(command, agent.kernel.next_mid()) for command in under_way]
-    proc.list_pending(*waiting)
-    for command, mid in waiting:
-        agent.kernel.enter(command, mid)
+    proc.show(HANG.replace(f" com: {WRITE} ", f" com: {CHANGE_NOTIFY} "))
+    for command in under_way:
+        agent.kernel.enter(command, PENDING_MID, SESSION, TREE)
     wait_until(lambda: bell_is_armed(agent), "the bell is armed")
     controller, source = agent.controller, agent.source
     unchanged_in_silence(lambda: (controller.dispatcher.beats, controller.watcher.beats))
