@@ -158,7 +158,8 @@ class Controller:
             close_next()
 
     def shutdown(self) -> bool:
-        """End the components in the order of the data, so that each takes what the last gave.
+        """End the components in the order of the data, so that each takes what the last gave; a
+        second call changes nothing.
 
         Every incident found gets its bundle; for the sake of time, actions are cut. Whether all
         ended within `SHUTDOWN_SEC`; the audit says what did not.
@@ -178,7 +179,9 @@ class Controller:
         self.audit.record(
             "stop", "aod-agent stopped", bundles=self.collector.statistics().collected
         )
-        os.close(self._lock_fd)
+        if self._lock_fd >= 0:
+            os.close(self._lock_fd)
+            self._lock_fd = -1
         return all(in_time)
 
     def reconfigure(self, config: Config) -> None:

@@ -75,6 +75,23 @@ def test_failures_in_the_kernel_become_a_bundle(start: Callable[..., LiveAgent])
     assert reason.startswith("SMB2_CREATE: 10 commands failed with EACCES in 3600 s, by ")
 
 
+def test_a_restarted_agent_goes_on_with_its_incident(start: Callable[..., LiveAgent]) -> None:
+    first = start()
+    first.slow(READ, 1.5)
+    wait_until(lambda: first.status()["bundles"]["made"] == 1, "a bundle")
+    (lasting,) = first.status()["incidents"]["open"]
+    first.controller.shutdown()
+
+    second = start()
+    second.slow(READ, 1.5)
+    wait_until(lambda: second.status()["incidents"]["suppressed"] == 1, "the same incident")
+    status = second.status()
+    assert (status["incidents"]["opened"], status["bundles"]["made"]) == (0, 1)
+    (resumed,) = status["incidents"]["open"]
+    assert (resumed["id"], resumed["bundles"]) == (lasting["id"], lasting["bundles"])
+    assert resumed["rules"] == {"slow_commands": 2}
+
+
 def test_every_event_is_examined_or_counted_as_lost(start: Callable[..., LiveAgent]) -> None:
     agent = start(ring_pages=1, batch_linger_sec=0.5)
     sent = 2_000
