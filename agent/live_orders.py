@@ -12,7 +12,6 @@ from typing import Any
 from agent.configuration.schema import Config
 from agent.configuration.settings_reader import ConfigError
 from agent.controller import Controller
-from agent.kernel.kernel_filter import kernel_settings
 from agent.kernel.probe_opener import ProbeOpener
 
 log = logging.getLogger("aod.orders")
@@ -61,7 +60,6 @@ class LiveOrders:
                 return {"error": message, "faults": [str(fault) for fault in error.faults]}
             changed = changed_settings(self._config, config)
             waiting = [name for name in changed if name in NEEDS_RESTART]
-            self._opener.use(kernel_settings(config.guardian.anomalies.values()))
             controller.reconfigure(config)
             self._config = as_running(self._config, config)
             controller.audit.record(

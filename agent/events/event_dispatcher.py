@@ -47,6 +47,7 @@ class EventDispatcher:
         self._recorder = recorder
         self._stop = stop
         self._source: EventSource | None = None
+        self._settings: NDArray[np.void] | None = None
         self._batches = 0
         self.sources_opened = 0
         self.beats = 0
@@ -66,6 +67,8 @@ class EventDispatcher:
 
     def _dispatch(self, source: EventSource) -> None:
         self._source, self.dispatching = source, True
+        if self._settings is not None:
+            source.apply(self._settings)
         self.sources_opened += 1
         self._recorder.poke()  # whoever follows may have to look at the new source
         try:
@@ -129,7 +132,8 @@ class EventDispatcher:
         return source.cifs_texts(at_ns) if source else CifsTexts("", "", "nothing is watched")
 
     def apply(self, settings: NDArray[np.void]) -> None:
-        """Give the kernel program other thresholds, if one is loaded."""
+        """Give the kernel program other thresholds: the one that is loaded, and those to come."""
+        self._settings = settings
         source = self._source
         if source:
             source.apply(settings)

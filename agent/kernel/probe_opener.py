@@ -25,9 +25,9 @@ def open_kernel_source(probe: Probe) -> KernelSource:
 
 
 class ProbeOpener:
-    """Call it for a source; ``state`` says how far it came, for the status.
+    """Call it for a source, which begins with ``settings``; ``state`` says how far it came.
 
-    `use`, `let_go` and `attach` may be called from any thread.
+    `let_go` and `attach` may be called from any thread.
     """
 
     def __init__(self, settings: NDArray[np.void]) -> None:
@@ -36,10 +36,6 @@ class ProbeOpener:
         self._lock = threading.Lock()
         self._let_go: int | None = None
         self.state: dict[str, Any] = {"state": "starting"}
-
-    def use(self, settings: NDArray[np.void]) -> None:
-        """Thresholds for the sources to come."""
-        self._settings = settings
 
     def let_go(self) -> bool:
         """Before the next source, wait until the module was loaded anew, or for `attach`; False

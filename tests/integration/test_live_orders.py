@@ -21,12 +21,14 @@ import pytest
 from agent.config_loader import load_config
 from agent.configuration.schema import Config
 from agent.controller import Controller
+from agent.events.event_source import EventSource
 from agent.kernel import module_events, probe_opener
 from agent.kernel.kernel_filter import kernel_settings
 from agent.kernel.probe import Probe, load_probe
 from agent.kernel.probe_opener import ProbeOpener
 from agent.live_orders import LiveOrders
 from agent.service.status_server import SOCKET_NAME, NotRunningError, give_order, query_status
+from agent.service.stop_signal import StopSignal
 from tests.ebpf_host import (
     DEADLINE_SEC,
     PRCTL_LOADER,
@@ -78,6 +80,17 @@ SLOW_WRITES = rule("slow_writes", "SMB2_WRITE")
 HANGING = "    hanging: {type: stall, stall_sec: 1, actions: [mounts]}\n"
 
 
+class WatchedOpener(ProbeOpener):
+    """Calls ``opened`` when a source has its settings, and nobody else has the source."""
+
+    opened: Callable[[], object] = staticmethod(lambda: None)
+
+    def __call__(self, stop: StopSignal) -> EventSource | None:
+        source = super().__call__(stop)
+        self.opened()
+        return source
+
+
 class OrderedAgent:
     """An agent as `aod-agent run` makes it, but its probes are on prctl and ``sign`` stands for
     the directory of the cifs module."""
@@ -92,7 +105,7 @@ class OrderedAgent:
         self._probes = probes
         self.write(SLOW_READS)
         config = self._load()
-        opener = ProbeOpener(kernel_settings(config.guardian.anomalies.values()))
+        opener = WatchedOpener(kernel_settings(config.guardian.anomalies.values()))
         self.opener = opener
         self.controller = Controller(config, opener, lambda: opener.state, self.runtime)
         orders = LiveOrders(config, self._load, self.controller, opener)
@@ -299,6 +312,15 @@ def test_detach_closes_the_source_and_attach_opens_another(agent: OrderedAgent) 
     assert agent.slow_ns(READ) == 350 * MS
     agent.slow(READ, 5)
     assert agent.triggered() == ["slow_reads"]
+
+
+def test_a_reload_at_the_moment_a_source_is_opened_is_not_lost(agent: OrderedAgent) -> None:
+    agent.order("detach")
+    agent.write(rule("slow_reads", "SMB2_READ", limit_ms=350))
+    agent.opener.opened = lambda: agent.order("reload")
+    agent.order("attach")
+    agent.wait_until_watching(2)
+    assert agent.slow_ns(READ) == 350 * MS
 
 
 def test_a_detached_agent_watches_the_module_that_is_loaded_anew(agent: OrderedAgent) -> None:
