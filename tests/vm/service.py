@@ -28,7 +28,7 @@ aod_output_dir: /var/log/aod
 watcher:
   actions: [journalctl, stats, debugdata, dmesg, mounts, smbinfo, syslogs]
   batch_max_wait_sec: 0.05
-  incident_quiet_sec: 600
+  incident_quiet_sec: 15
 guardian:
   anomalies:
     slow_commands:
@@ -116,6 +116,13 @@ class Service:
             time.sleep(0.5)
         (key,) = keys
         return self._open(key)
+
+    def wait_until_calm(self, timeout: float = 180) -> None:
+        """Until no incident is open: trouble from then on is another one, with its own bundle."""
+        deadline = time.monotonic() + timeout
+        while incidents := self.status()["incidents"]["open"]:
+            assert time.monotonic() < deadline, incidents
+            time.sleep(0.5)
 
     def wait_until_idle(self) -> None:
         """Until nothing is being collected or waits to be shipped."""

@@ -137,7 +137,7 @@ def hang_once(vm: VirtualMachine, share: SmbShare, agent: Agent) -> list[dict[st
     return made + agent.new_bundles()
 
 
-def normal_work(directory: str, rounds: int = 20) -> str:
+def normal_work(directory: str, rounds: int = 10) -> str:
     return f"""
     cd {directory}
     for round in $(seq {rounds}); do
@@ -208,7 +208,7 @@ def test_a_jump_of_the_wall_clock_is_no_trouble_and_hides_none(
             set_wall_clock(vm, offset_sec + hours * HOURS)
             vm.run(normal_work(MOUNT_POINT))
         after = agent.status()
-        assert after["events"]["commands"] - before["events"]["commands"] > 200
+        assert after["events"]["commands"] - before["events"]["commands"] > 100
         assert after["incidents"] == before["incidents"], agent.journal()
         assert agent.new_bundles() == []
         (bundle,) = hang_once(vm, share, agent)
@@ -294,4 +294,4 @@ def test_an_agent_that_was_there_before_the_module_watches_it(
     agent.wait_until_state("watching")
     before = agent.status()["events"]["commands"]
     vm.run(normal_work(MOUNT_POINT))
-    assert agent.status()["events"]["commands"] - before > 100
+    assert agent.status()["events"]["commands"] - before > 50
