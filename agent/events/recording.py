@@ -21,7 +21,7 @@ from agent.service.stop_signal import StopSignal
 from bpf import abi
 
 BUFFER_EVENTS = 32_768
-ROUND_SEC = 0.05
+ROUND_SEC = 0.25
 # A look costs more than a round: it copies the whole table of commands under way.
 LOOK_NS = 400_000_000
 # A command this old is worth asking the kernel what it lists as pending.
