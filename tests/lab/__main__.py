@@ -55,10 +55,12 @@ def main() -> int:
         episodes += record(missing, image_for(options.kernel), options) if missing else []
     except (LabUnavailableError, ImageBuildError) as error:
         raise SystemExit(str(error)) from None
+    except KeyboardInterrupt:
+        print("stopped before the first episode")
     scores = publish(episodes, options) if episodes else []
     failed = len(cases) - len(episodes)
     if failed:
-        print(f"{failed} of {len(cases)} episodes FAILED")
+        print(f"{failed} of {len(cases)} episodes FAILED or were not run")
     wrong = [found for found in scores if options.strict and not found.right]
     for found in wrong:
         print(
@@ -117,6 +119,9 @@ def record(cases: list[Case], image: Image, options: argparse.Namespace) -> list
                 episodes.append(run_case(runner, case))
             except LaboratoryLostError as lost:
                 print(f"LABORATORY LOST: {lost}\n{vm.console_tail()}")
+                break
+            except KeyboardInterrupt:
+                print("stopped: what there is by now is scored")
                 break
             except EPISODE_FAULTS as fault:
                 print(f"FAILED: {fault}\n--- the guest's console\n{vm.console_tail()}")
