@@ -47,12 +47,13 @@ def markdown(scores: Sequence[EpisodeScore], command: str, kernels: Sequence[str
         "Each episode is a load on a real SMB mount with a fault in its midst, or with none. It is",
         "recalled when a bundle's trigger lies within the fault or 5 s after; any other bundle is",
         "false. The delay is from the first affected command to the trigger: from its end, or from",
-        "its start if it had no answer yet (a hang); where commands vanished without a record, from",
-        "the begin of the fault. Held-out seeds are not looked at when rules are tuned.",
+        "its start if it had no answer yet (a hang); where commands vanished without a record,",
+        "from the begin of the fault. Held-out seeds are not looked at when rules are tuned.",
         "",
-        "An episode in whose normal phases 1 % of the commands took 200 ms or one took 1 s is run",
-        "again, up to three times: then the emulated guest itself was starved, which is no fault of",
-        "the share's and no normal work either. So these figures say nothing of starved clients.",
+        "An episode in whose normal phases 1 % of the commands took 200 ms, or one took 1 s, is",
+        "run again, up to three times: then the emulated guest itself was starved, which is no",
+        "fault of the share's and no normal work either. So these figures say nothing of clients",
+        "that are starved themselves.",
     ]
     for title, part in split(scores):
         rows = [list(COLUMNS), ["---"] * len(COLUMNS), *(_cells(group) for group in _groups(part))]
