@@ -93,7 +93,7 @@ def read_options() -> argparse.Namespace:
         "--resume", action="store_true", help="run only what --out has no finished episode of"
     )
     parser.add_argument(
-        "--strict", action="store_true", help="exit 1 for a fault missed, or a bundle too many"
+        "--strict", action="store_true", help="exit 1 for a fault missed, or a false bundle"
     )
     parser.add_argument(
         "--kernel", choices=sorted(KERNELS), default="6.1", help="of the guest (%(default)s)"

@@ -48,8 +48,8 @@ class EpisodeScore:
 
     @property
     def right(self) -> bool:
-        """One bundle for a fault, none without one."""
-        return not self.false_bundles and self.bundles == (0 if self.innocent else 1)
+        """A fault found, and nothing else."""
+        return not self.false_bundles and self.recalled is not self.innocent
 
 
 @dataclass(frozen=True)

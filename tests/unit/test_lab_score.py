@@ -164,3 +164,12 @@ def test_the_tables_keep_held_out_seeds_apart() -> None:
     page = report.markdown(scores, "make lab", ["6.1"])
     assert "| delay | 1 | 1/1 | 0 | 1.50 s | 1.50 s | 4.00 s | 1.0 | latency |" in page
     assert "| delay | 1 | 0/1 | 0 | - | - | - | - | - |" in page
+
+
+def test_an_episode_is_right_when_its_fault_is_found_and_nothing_else() -> None:
+    assert judge(manifest(12, "a")).right
+    assert judge(manifest(12, "a"), manifest(24, "b")).right
+    assert judge(fault=None).right
+    assert not judge().right
+    assert not judge(manifest(9), manifest(12)).right
+    assert not judge(manifest(12), fault=None).right
