@@ -137,7 +137,7 @@ class LatencyAnomalyHandler(AnomalyHandler[LatencyRule]):
             f"{name}: {of_all(len(shown), int(total), scene.state)} over "
             f"{duration(int(self._limits[command]))} in {seconds(self.window_ns)}, "
             f"worst {duration(int(worst['metric_latency_ns']))}, by {actor(worst)}"
-            + (f"; and {others} slow commands of other kinds" if others else "")
+            + (f"; and {others} of other kinds" if others else "")
         )
 
     def _slow(self, batch: EventBatch) -> NDArray[np.bool_]:

@@ -119,7 +119,7 @@ def test_latency_description_says_what_is_slow_how_much_and_whose() -> None:
     assert (trigger.command, trigger.session_id) == (READ, SESSION)
     assert trigger.reason == (
         "SMB2_READ: 2 commands over 50 ms in 1 s, worst 990 ms, by dd[4711]; "
-        "and 1 slow commands of other kinds"
+        "and 1 of other kinds"
     )
 
 
