@@ -118,8 +118,7 @@ def test_latency_description_says_what_is_slow_how_much_and_whose() -> None:
     assert (trigger.violations, trigger.worst_ns) == (3, 990 * MS)
     assert (trigger.command, trigger.session_id) == (READ, SESSION)
     assert trigger.reason == (
-        "SMB2_READ: 2 commands over 50 ms in 1 s, worst 990 ms, by dd[4711]; "
-        "and 1 of other kinds"
+        "SMB2_READ: 2 commands over 50 ms in 1 s, worst 990 ms, by dd[4711]; and 1 of other kinds"
     )
 
 
