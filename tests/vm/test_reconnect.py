@@ -27,7 +27,7 @@ source, recorder = KernelSource(load_probe()), FlightRecorder(1024)
 settings = np.zeros(1, abi.SETTINGS)
 settings["reconnects"] = 1
 source.apply(settings)
-source.arm_bell()
+source.arm_bell(0)
 started = source.clock_ns()
 Path("{READY}").touch()
 while not Path("{STOP}").exists():
