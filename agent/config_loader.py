@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,13 +35,16 @@ def load_config(path: Path) -> LoadedConfig:
     root = read_settings(path)
     watcher = _watcher(root.section("watcher"))
     output_dir = root.absolute_path("aod_output_dir", "/var/log/aod")
+    bounds = root.section("cleanup")
+    cleanup = _cleanup(bounds, output_dir)
+    spool_mb = cleanup.max_total_log_size_mb if bounds.clean else math.inf
     config = Config(
         watch_interval_sec=root.number("watch_interval_sec", 1.0, minimum=0.1, maximum=3600),
         aod_output_dir=output_dir,
         watcher=watcher,
         guardian=read_guardian(root.section("guardian"), watcher.actions),
-        collection=_collection(root.section("collection")),
-        cleanup=_cleanup(root.section("cleanup"), output_dir),
+        collection=_collection(root.section("collection"), spool_mb),
+        cleanup=cleanup,
         audit=AuditConfig(root.section("audit").boolean("enabled", AuditConfig.enabled)),
     )
     return LoadedConfig(config, root.finish())
@@ -79,7 +83,7 @@ def _watcher(section: Section) -> WatcherConfig:
     )
 
 
-def _collection(section: Section) -> CollectionConfig:
+def _collection(section: Section, spool_mb: float) -> CollectionConfig:
     return CollectionConfig(
         max_concurrent=section.integer(
             "max_concurrent", CollectionConfig.max_concurrent, minimum=1, maximum=64
@@ -97,7 +101,24 @@ def _collection(section: Section) -> CollectionConfig:
         compression_level=section.integer(
             "compression_level", CollectionConfig.compression_level, minimum=1, maximum=19
         ),
+        compression_threads=section.integer(
+            "compression_threads", CollectionConfig.compression_threads, minimum=0, maximum=16
+        ),
+        max_bundle_mb=_max_bundle_mb(section, spool_mb),
     )
+
+
+def _max_bundle_mb(section: Section, spool_mb: float) -> float:
+    """At most the spool's size: as a default lowered to it, as a setting refused above it."""
+    default = min(CollectionConfig.max_bundle_mb, spool_mb)
+    size_mb = section.number("max_bundle_mb", default, minimum=0.1, maximum=10_000_000)
+    if size_mb > spool_mb:
+        section.fault(
+            "max_bundle_mb",
+            f"a bundle of {size_mb:g} MB does not fit into a spool of {spool_mb:g} MB",
+            f"Use at most cleanup.max_total_log_size_mb, which is {spool_mb:g}.",
+        )
+    return size_mb
 
 
 def _cleanup(section: Section, output_dir: Path) -> CleanupConfig:

@@ -57,13 +57,20 @@ class GuardianConfig:
 
 @dataclass(frozen=True)
 class CollectionConfig:
-    """Limits of one collection."""
+    """Limits of one collection.
+
+    ``max_bundle_mb``: of a bundle's files together, before compression; never more than
+    ``cleanup.max_total_log_size_mb``. ``compression_threads``: 0 compresses in the thread that
+    collects.
+    """
 
     max_concurrent: int = 4
     action_timeout_sec: float = 20.0
     action_max_output_mb: float = 16.0
     after_sec: float = 2.0
     compression_level: int = 3
+    compression_threads: int = 0
+    max_bundle_mb: float = 64.0
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,6 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.collection.archive import pack
 from agent.collection.bundle import BundleWriter, Collected
 from agent.collection.evidence_files import (
     event_record,
@@ -232,21 +231,6 @@ def test_histograms_list_filled_buckets_below_their_bound() -> None:
             "buckets": [{"below_ns": 2**20, "count": 3}, {"below_ns": 2**63, "count": 1}],
         },
     }
-
-
-def test_the_same_files_make_the_same_bytes(tmp_path: Path) -> None:
-    packed = []
-    for place, order in (("one", "abc"), ("two", "cba")):
-        directory = tmp_path / place / "ID"
-        directory.mkdir(parents=True)
-        for number, name in enumerate(order):
-            (directory / name).write_text(name * 1_000)
-            os.utime(directory / name, (number, number))
-            (directory / name).chmod(0o600 + number)
-        (directory / "manifest.json").write_text("{}")
-        packed.append(pack(directory, tmp_path / f"{place}.zst", 3, 1_700_000_000))
-    assert packed[0] == packed[1]
-    assert (tmp_path / "one.zst").read_bytes() == (tmp_path / "two.zst").read_bytes()
 
 
 def test_archive_and_members_are_private(spool: Spool) -> None:

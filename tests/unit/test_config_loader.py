@@ -239,6 +239,23 @@ WRONG = {
         "collection: {compression_level: 23}\n" + LATENCY, 1, "collection.compression_level",
         "23 is too large", "from 1 to 19",
     ),
+    "threads": (
+        "collection: {compression_threads: 17}\n" + LATENCY, 1, "collection.compression_threads",
+        "17 is too large", "from 0 to 16",
+    ),
+    "bundle larger than the spool": (
+        "cleanup: {max_total_log_size_mb: 50}\ncollection: {max_bundle_mb: 50.5}\n" + LATENCY, 2,
+        "collection.max_bundle_mb", "a bundle of 50.5 MB does not fit into a spool of 50 MB",
+        "Use at most cleanup.max_total_log_size_mb, which is 50.",
+    ),
+    "bundle larger than the default spool": (
+        "collection: {max_bundle_mb: 201}\n" + LATENCY, 1, "collection.max_bundle_mb",
+        "does not fit into a spool of 200 MB", "which is 200.",
+    ),
+    "bundle beside a spool without a size": (
+        "cleanup: {max_total_log_size_mb: no}\ncollection: {max_bundle_mb: 50}\n" + LATENCY, 1,
+        "cleanup.max_total_log_size_mb", "not a number", "a number from",
+    ),
     "no collection at once": (
         "collection: {max_concurrent: 0}\n" + LATENCY, 1, "collection.max_concurrent",
         "too small", "from 1 to 64",
@@ -514,6 +531,13 @@ def test_the_least_file_has_the_defaults_of_the_schema(tmp_path):
     )
 
 
+@pytest.mark.parametrize(("spool_mb", "bundle_mb"), [(0.5, 0.5), (64, 64.0), (65, 64.0)])
+def test_the_default_size_of_a_bundle_fits_the_spool(tmp_path, spool_mb, bundle_mb):
+    loaded = load(tmp_path, LATENCY + f"cleanup: {{max_total_log_size_mb: {spool_mb}}}\n")
+    assert loaded.config.collection.max_bundle_mb == bundle_mb
+    assert loaded.warnings == ()
+
+
 def test_every_key_reaches_its_field(tmp_path):
     wanted = {
         "watcher": {
@@ -532,6 +556,8 @@ def test_every_key_reaches_its_field(tmp_path):
             "action_max_output_mb": 0.5,
             "after_sec": 0.25,
             "compression_level": 19,
+            "compression_threads": 16,
+            "max_bundle_mb": 0.25,
         },
         "cleanup": {
             "max_log_age_days": 0.25,
