@@ -19,9 +19,10 @@ _prctl = ctypes.CDLL(None, use_errno=True).prctl
 
 
 def start_child(
-    argv: Sequence[str], output: IO[bytes], errors: IO[bytes], max_bytes: int
+    argv: Sequence[str], output: IO[bytes] | int, errors: IO[bytes], max_bytes: int
 ) -> subprocess.Popen[bytes]:
-    """Start ``argv`` with its standard output in ``output``, which may grow to ``max_bytes``.
+    """Start ``argv`` with its standard output in ``output`` (a file or a descriptor); no file that
+    it writes may grow beyond ``max_bytes``.
 
     The child has no standard input, the C locale, a session and process group of its own, and
     dies with the calling *thread*. Raises OSError when the program cannot be started.

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from agent.anomaly_types.guardian import ACTIONS, read_actions, read_guardian
+from agent.anomaly_types.guardian import ACTIONS, DEFAULT_ACTIONS, read_actions, read_guardian
 from agent.configuration.schema import (
+    ActionLimits,
     AuditConfig,
     CleanupConfig,
     CollectionConfig,
@@ -52,7 +54,7 @@ def load_config(path: Path) -> LoadedConfig:
 
 def _watcher(section: Section) -> WatcherConfig:
     return WatcherConfig(
-        actions=read_actions(section) if "actions" in section else ACTIONS,
+        actions=read_actions(section) if "actions" in section else DEFAULT_ACTIONS,
         batch_min_events=section.integer(
             "batch_min_events", WatcherConfig.batch_min_events, minimum=1, maximum=1_000_000
         ),
@@ -104,8 +106,24 @@ def _collection(section: Section, spool_mb: float) -> CollectionConfig:
         compression_threads=section.integer(
             "compression_threads", CollectionConfig.compression_threads, minimum=0, maximum=16
         ),
+        limits=_limits(section, ACTIONS),
         max_bundle_mb=_max_bundle_mb(section, spool_mb),
     )
+
+
+def _limits(section: Section, actions: Collection[str]) -> dict[str, ActionLimits]:
+    """Limits by action; what an entry leaves out is as for all."""
+    found = {}
+    for name, own in section.sections("limits").items():
+        if name not in actions:
+            own.fault_here("is not an action", f"Use one of {', '.join(actions)}.")
+        found[name] = ActionLimits(
+            own.number("timeout_sec", minimum=0.1, maximum=600) if "timeout_sec" in own else None,
+            own.number("max_output_mb", minimum=0.01, maximum=1024)
+            if "max_output_mb" in own
+            else None,
+        )
+    return found
 
 
 def _max_bundle_mb(section: Section, spool_mb: float) -> float:

@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from agent import __version__
+from agent.collection.bundle_sealer import BundleSealer
 from agent.collection.collection_tally import Listener
 from agent.collection.evidence_files import iso_time
 from agent.collection.log_collector import LogCollector
+from agent.collection.unfinished_bundles import UnfinishedBundles
 from agent.configuration.schema import Config
 from agent.detection.anomaly_watcher import AnomalyWatcher
 from agent.detection.incident_store import IncidentStore
@@ -74,6 +76,9 @@ class Controller:
                 failed=lambda order: self.watcher.incidents.collection_failed(order.id),
             ),
         )
+        self._unfinished = UnfinishedBundles(
+            self.spool, BundleSealer(self.spool), self.collector.config
+        )
         self.dispatcher = EventDispatcher(config.watcher, open_source, self.recorder, self.stop)
         collect = self.collector.submit_waiting if replay else self.collector.submit
         self._incident_store = None if replay else self._store_of_incidents()
@@ -99,17 +104,24 @@ class Controller:
         """
         self.spool.prepare()
         self._lock_fd = lock_spool(self.spool.root)
-        recovered = self.spool.recover()
+        self._recover()
         if self._incident_store:
             self.watcher.incidents.resume(self._incident_store.load(), self._incident_store.save)
         if self._status_server:
             self._status_server.open()
-        if recovered:
-            names = ", ".join(recovered)
-            self.audit.record("recovered", f"removed what a killed run left: {names}")
         for thread in self._threads.values():
             thread.start()
         self.audit.record("start", f"aod-agent {__version__} watches", version=__version__)
+
+    def _recover(self) -> None:
+        """Bring to an end what a killed run left."""
+        leftovers = self.spool.recover()
+        if leftovers:
+            names = ", ".join(leftovers)
+            self.audit.record("recovered", f"removed what a killed run left: {names}")
+        for one in self._unfinished.recover():
+            message = f"{one.fate} the bundle {one.bundle_id} of a killed run: {one.why}"
+            self.audit.record("recovered", message, bundle=one.bundle_id, fate=one.fate)
 
     def wait(self) -> None:
         """Serve until the stop signal is set."""

@@ -8,13 +8,16 @@ from re import compile as pattern
 
 from agent.anomaly_types.anomaly_type import AnomalyType
 from agent.anomaly_types.registry import ANOMALY_TYPES
+from agent.collection.quick_actions import QUICK_ACTIONS
 from agent.configuration.schema import AnomalyConfig, GuardianConfig
 from agent.configuration.settings_reader import Section
 
-ACTIONS = ("journalctl", "stats", "debugdata", "dmesg", "mounts", "smbinfo", "syslogs")
+ACTIONS = tuple(action.name for action in QUICK_ACTIONS)
+DEFAULT_ACTIONS = tuple(action.name for action in QUICK_ACTIONS if action.by_default)
 TOOLS = {kind.tool: kind for kind in ANOMALY_TYPES.values() if kind.tool}
 
-# Configurations written for the reference may list it; this agent captures no packets.
+# Configurations written for the reference may list it, where it did nothing: packets are captured
+# for those who ask by this agent's name for it.
 _FOREIGN_ACTION = "tcpdump"
 _NAME = pattern(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -25,8 +28,8 @@ def read_actions(section: Section) -> tuple[str, ...]:
     if _FOREIGN_ACTION in names:
         section.warn(
             "actions",
-            f"{_FOREIGN_ACTION} is not collected by this agent",
-            "Remove it from the list.",
+            f"{_FOREIGN_ACTION} is not collected under this name",
+            "Remove it, or write netcapture: it needs tcpdump and CAP_NET_RAW (docs/actions.md).",
         )
     return tuple(name for name in names if name != _FOREIGN_ACTION)
 
@@ -67,6 +70,8 @@ def _check_tool(section: Section, kind: AnomalyType) -> None:
 
 
 def _actions(section: Section, available: Collection[str]) -> tuple[str, ...]:
+    if "actions" not in section:
+        return tuple(available)
     actions = read_actions(section)
     unlisted = [name for name in actions if name not in available]
     if unlisted:

@@ -13,11 +13,12 @@ class CifsMount:
     r"""Where a share is mounted. ``unc`` is \\server\share, as DebugData writes it.
 
     The directory of the share that is mounted (prefixpath) is no part of it. "" when the mount's
-    source names no share.
+    source names no share. ``port`` is 0 where the mount names none: 445.
     """
 
     unc: str
     mount_point: str
+    port: int = 0
 
 
 def parse_mounts(mountinfo: str) -> tuple[CifsMount, ...]:
@@ -26,9 +27,10 @@ def parse_mounts(mountinfo: str) -> tuple[CifsMount, ...]:
     for line in mountinfo.split("\n"):
         # Optional fields end with a lone dash: proc(5).
         before, _, after = line.partition(" - ")
-        fields, (kind, source, *_) = before.split(" "), [*after.split(" "), ""]
+        fields, (kind, source, options, *_) = before.split(" "), [*after.split(" "), "", ""]
         if kind in CIFS_TYPES and len(fields) > 4:
-            mounts.append(CifsMount(_unc(_unescaped(source)), _unescaped(fields[4])))
+            unc, point = _unc(_unescaped(source)), _unescaped(fields[4])
+            mounts.append(CifsMount(unc, point, _port(options)))
     return tuple(mounts)
 
 
@@ -47,6 +49,11 @@ def _unc(source: str) -> str:
     if len(words) < 4 or words[0] or words[1] or not (words[2] and words[3]):
         return ""
     return rf"\\{words[2]}\{words[3]}"
+
+
+def _port(options: str) -> int:
+    stated = re.search(r"(?:^|,)port=([0-9]{1,5})(?:,|$)", options)
+    return int(stated[1]) if stated else 0
 
 
 def _unescaped(field: str) -> str:

@@ -13,9 +13,8 @@ from typing import IO
 
 import zstandard
 
+from agent.collection.manifest import FIRST_MEMBER
 from agent.storage.durable_file import UnsafeFileError, create_exclusive, open_plain
-
-FIRST_MEMBER = "manifest.json"
 
 # What every tar can hold in its first form, and no terminal, shell or file system minds.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+=@,-]{0,99}")

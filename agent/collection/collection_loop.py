@@ -8,13 +8,16 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 
-from agent.collection.action_runner import run_actions
-from agent.collection.bundle import BundleWriter, Collected
+from agent.collection.action_runner import ActionRunner
+from agent.collection.bundle import BundleWriter
+from agent.collection.bundle_sealer import BundleSealer
 from agent.collection.collection_tally import CollectionTally
 from agent.collection.mailbox import Mailbox
-from agent.collection.quick_actions import Scene
-from agent.collection.subprocesses import Halt, Limits
+from agent.collection.manifest import Collected
+from agent.collection.scene import Scene
+from agent.collection.subprocesses import Halt
 from agent.collection.surroundings import Surroundings
 from agent.configuration.schema import CollectionConfig
 from agent.detection.anomaly import AnomalyAction
@@ -112,7 +115,7 @@ class Collection:
         self._spool = spool
         self._audit = audit
         self._surroundings = surroundings
-        self._writer = BundleWriter(spool, surroundings.host)
+        self._writer = BundleWriter(spool, surroundings.host, BundleSealer(spool))
         self._config = config
 
     async def collect(self, order: AnomalyAction, halt: Halt) -> SpooledBundle:
@@ -128,25 +131,26 @@ class Collection:
             return await self._collect_once(order, halt)
 
     async def _collect_once(self, order: AnomalyAction, halt: Halt) -> SpooledBundle:
-        started_ns, started, config = time.time_ns(), time.monotonic(), self._config()
-        limits = Limits(config.action_timeout_sec, int(config.action_max_output_mb * (1 << 20)))
+        config = self._config()
         staging = self._writer.open_staging(order)
         try:
-            wanted = order.anomaly.actions
-            actions = [action for action in self._surroundings.actions if action.name in wanted]
-            scene = Scene.of_trigger(order.wall_ns, self._surroundings.roots)
-            first_ns = time.monotonic_ns()
-            results = await run_actions(actions, scene, staging, limits, halt)
-            collected = Collected(results, started_ns, first_ns, time.monotonic() - started)
-            await self._let_pass(started + config.after_sec, halt)
-            level = config.compression_level
-            return await asyncio.to_thread(self._writer.publish, order, collected, level)
+            collected = await self._collect_into(staging, order, config, halt)
+            return await asyncio.to_thread(self._writer.publish, order, collected, config)
         finally:
             await asyncio.to_thread(self._writer.discard_staging, order)
 
-    @staticmethod
-    async def _let_pass(until: float, halt: Halt) -> None:
-        """The bundle shows the time after its trigger too; at a halt, what there is of it."""
-        rest_sec = until - time.monotonic()
-        if rest_sec > 0:
-            await asyncio.wait({halt}, timeout=rest_sec)
+    async def _collect_into(
+        self, staging: Path, order: AnomalyAction, config: CollectionConfig, halt: Halt
+    ) -> Collected:
+        """The actions' results; meanwhile the evidence of the trigger is made safe."""
+        wanted = order.anomaly.actions
+        actions = [action for action in self._surroundings.actions if action.name in wanted]
+        length_sec = config.after_sec if order.length_sec is None else order.length_sec
+        scene = Scene.of_order(order, self._surroundings.roots)
+        runner = ActionRunner(scene, staging, config, halt)
+        started_ns, first_ns = time.time_ns(), time.monotonic_ns()
+        draft = asyncio.create_task(asyncio.to_thread(self._writer.draft, order, actions))
+        results = await runner.run(actions, length_sec)
+        await draft
+        ended_ns = time.monotonic_ns()
+        return Collected(results, started_ns, first_ns, ended_ns, runner.worked_sec)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import IO, Any
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 
 from agent.configuration.smb_commands import command_name, errno_name
 from agent.detection.anomaly import Aftermath, AnomalyAction, Evidence
-from agent.storage.durable_file import create_exclusive
+from agent.storage.durable_file import whole_file
 from bpf import abi
 
 WORST_EVENTS = 1_000
@@ -24,13 +23,14 @@ Record = dict[str, object]
 
 
 def write_evidence(action: AnomalyAction, aftermath: Aftermath, directory: Path) -> None:
-    """Write events.npy, worst_events.jsonl, histograms.json and inflight.jsonl to ``directory``.
+    """Write events.npy, worst_events.jsonl, histograms.json and inflight.jsonl to ``directory``,
+    each whole at any time, in place of those of an earlier call.
 
     Raises OSError (a full disk, a directory that vanished).
     """
     evidence = action.evidence
     events = np.concatenate([without_bells(evidence.events), without_bells(aftermath.events)])
-    with _new_file(directory / "events.npy") as file:
+    with whole_file(directory / "events.npy") as file:
         write_npy(file, events)
     worst = worst_events(events)
     _write_lines(
@@ -39,9 +39,30 @@ def write_evidence(action: AnomalyAction, aftermath: Aftermath, directory: Path)
     )
     unanswered = inflight_records(evidence.inflight, action.trigger.time_ns)
     _write_lines(directory / "inflight.jsonl", unanswered)
-    with _new_file(directory / "histograms.json") as file:
+    with whole_file(directory / "histograms.json") as file:
         tables = histogram_periods(evidence, aftermath)
         file.write(json.dumps(tables, indent=1).encode() + b"\n")
+
+
+def no_aftermath(action: AnomalyAction) -> Aftermath:
+    """As far as the evidence of the trigger goes: nothing came after it."""
+    return Aftermath(action.evidence.events[:0], action.evidence.histograms)
+
+
+def write_labels(action: AnomalyAction, moments: Mapping[str, int], directory: Path) -> None:
+    """Write labels.jsonl: when which phase began, by both clocks. ``moments``: nanoseconds of
+    CLOCK_MONOTONIC of the collection's phases; those of a trace have no place in its time."""
+    phases = {"incident": action.incident.opened_ns, "trigger": action.trigger.time_ns}
+    if action.live:
+        phases.update(moments)
+    offset_ns = action.evidence.wall_offset_ns
+    _write_lines(
+        directory / "labels.jsonl",
+        (
+            {"t_mono_ns": at, "t_wall_ns": at + offset_ns, "phase": phase, "label": action.label}
+            for phase, at in phases.items()
+        ),
+    )
 
 
 def without_bells(events: NDArray[np.void]) -> NDArray[np.void]:
@@ -150,10 +171,6 @@ def _origin(record: np.void) -> Record:
 
 
 def _write_lines(path: Path, records: Iterable[Record]) -> None:
-    with _new_file(path) as file:
+    with whole_file(path) as file:
         for record in records:
             file.write(json.dumps(record).encode() + b"\n")
-
-
-def _new_file(path: Path) -> IO[bytes]:
-    return os.fdopen(create_exclusive(path), "wb")

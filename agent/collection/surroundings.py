@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import agent
-from agent.collection.quick_actions import QUICK_ACTIONS, QuickAction, Roots
+from agent.collection.quick_action import QuickAction
+from agent.collection.quick_actions import QUICK_ACTIONS
+from agent.collection.scene import Roots
 
 
 @dataclass(frozen=True)

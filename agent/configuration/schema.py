@@ -56,6 +56,14 @@ class GuardianConfig:
 
 
 @dataclass(frozen=True)
+class ActionLimits:
+    """Of one action, in place of those for all; None: as for all."""
+
+    timeout_sec: float | None = None
+    max_output_mb: float | None = None
+
+
+@dataclass(frozen=True)
 class CollectionConfig:
     """Limits of one collection.
 
@@ -70,6 +78,7 @@ class CollectionConfig:
     after_sec: float = 2.0
     compression_level: int = 3
     compression_threads: int = 0
+    limits: Mapping[str, ActionLimits] = field(default_factory=dict)
     max_bundle_mb: float = 64.0
 
 

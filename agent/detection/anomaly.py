@@ -80,7 +80,8 @@ class AnomalyAction:
     """An order to collect one bundle. ``id`` is its ULID, ``wall_ns`` the time of the trigger.
 
     ``aftermath`` may be called from any thread, and tells what came since. ``live``: the trigger's
-    time is of this host's clock, not of a trace's.
+    time is of this host's clock, not of a trace's. An order of a person may concern the process
+    ``target_pid``, last for ``length_sec`` and carry a ``label``.
     """
 
     id: str
@@ -91,3 +92,6 @@ class AnomalyAction:
     incident: BundleOrder
     aftermath: Callable[[], Aftermath]
     live: bool
+    target_pid: int | None = None
+    length_sec: float | None = None
+    label: str = ""

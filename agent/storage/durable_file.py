@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 TEMPORARY_SUFFIX = ".tmp"
 FILE_MODE = 0o640
@@ -28,16 +31,28 @@ def create_exclusive(path: Path, mode: int = FILE_MODE) -> int:
     return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
 
 
-def publish_bytes(final: Path, data: bytes, mode: int = FILE_MODE) -> None:
-    """Write ``data`` to ``final`` atomically and durably, replacing what was there."""
+@contextmanager
+def whole_file(final: Path, mode: int = FILE_MODE) -> Iterator[IO[bytes]]:
+    """A file to write that becomes ``final`` at the end of the block, replacing what was there:
+    whole also after a crash. When the block raises, nothing changed. The name is durable only
+    after `sync_directory`."""
     temporary = temporary_beside(final)
     try:
         with os.fdopen(create_exclusive(temporary, mode), "wb") as file:
-            file.write(data)
-        publish_file(temporary, final)
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.rename(final)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def publish_bytes(final: Path, data: bytes, mode: int = FILE_MODE) -> None:
+    """Write ``data`` to ``final`` atomically and durably, replacing what was there."""
+    with whole_file(final, mode) as file:
+        file.write(data)
+    sync_directory(final.parent)
 
 
 def publish_file(temporary: Path, final: Path) -> None:

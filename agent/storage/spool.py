@@ -11,7 +11,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import shutil
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -211,11 +210,12 @@ class Spool:
         )
 
     def recover(self) -> list[str]:
-        """Remove what a killed run left unfinished; names of what went, for the audit.
+        """Remove what a killed run left unfinished in `batches`; names of what went, for the audit.
 
-        Staging directories, temporaries, and archives whose marker was never written or is
-        already gone. Call it before the first collection, never beside one. The shipper may be
-        at work: what it is writing stays. So does what is not called as the agent calls its own.
+        Temporaries, and archives whose marker was never written or is already gone. Call it before
+        the first collection, never beside one. The shipper may be at work: what it is writing
+        stays. So does what is not called as the agent calls its own. Staging directories are not
+        touched: what they hold may still become a bundle.
         """
         names = self._names()
         leftovers = [
@@ -224,18 +224,16 @@ class Spool:
         leftovers += self._own_temporaries()
         for path in leftovers:
             path.unlink(missing_ok=True)
-        abandoned = self._staging_directories()
-        for path in abandoned:
-            shutil.rmtree(path)
-        return sorted(path.name for path in leftovers + abandoned)
+        return sorted(path.name for path in leftovers)
 
-    def _staging_directories(self) -> list[Path]:
+    def staging_directories(self) -> list[Path]:
+        """Those of bundles under way, or of a run that was killed; oldest first."""
         with os.scandir(self.staging) as entries:
-            return [
+            return sorted(
                 self.staging / entry.name
                 for entry in entries
                 if is_ulid(entry.name) and entry.is_dir(follow_symlinks=False)
-            ]
+            )
 
     def _own_temporaries(self) -> list[Path]:
         """Temporaries of the agent's writers."""

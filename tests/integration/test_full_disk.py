@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from agent.collection.log_collector import LogCollector
-from agent.collection.quick_actions import Kind, QuickAction
+from agent.collection.quick_action import Command, Kind, QuickAction
 from agent.collection.surroundings import HostFacts, Surroundings
 from agent.configuration.schema import CleanupConfig, CollectionConfig
 from agent.storage.space_watcher import SpaceWatcher
@@ -21,7 +21,9 @@ from tests.evidence import Journal, make_action, make_events, wait_until
 
 PAGE = 4096
 HOST = HostFacts("client-7", "6.1.0-test", "9.9.9")
-HELLO = QuickAction("hello", "hello.log", Kind.CMD, lambda _: [("echo", "hello")], "for a test")
+HELLO = QuickAction(
+    "hello", "hello.log", Kind.CMD, lambda _: [Command(("echo", "hello"))], "for a test"
+)
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="mounting a tmpfs needs root")
 

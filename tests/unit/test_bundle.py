@@ -21,7 +21,8 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.collection.bundle import BundleWriter, Collected
+from agent.collection.bundle import BundleWriter
+from agent.collection.bundle_sealer import BundleSealer
 from agent.collection.evidence_files import (
     event_record,
     histogram_tables,
@@ -29,12 +30,15 @@ from agent.collection.evidence_files import (
     iso_time,
     worst_events,
 )
-from agent.collection.quick_actions import ActionResult
+from agent.collection.manifest import Collected
+from agent.collection.quick_action import ActionResult
 from agent.collection.surroundings import HostFacts
+from agent.configuration.schema import CollectionConfig
 from agent.detection.anomaly import AnomalyAction
 from agent.storage import durable_file
 from agent.storage.spool import DONE, Spool, SpooledBundle
 from bpf.abi import BUCKETS, COMMANDS, EVENT
+from tests.bundles import members
 from tests.evidence import BOOT_WALL_NS, make_action, make_events, make_inflight
 
 HOST = HostFacts("client-7", "6.1.0-test", "9.9.9")
@@ -42,6 +46,7 @@ RESULTS = Collected(
     [ActionResult("stats", "cifsstats.log", "ok", 0, "", 0.1, 3)],
     started_ns=BOOT_WALL_NS,
     first_action_ns=60_000_000_000,
+    ended_ns=62_000_000_000,
     duration_sec=1.5,
 )
 
@@ -54,21 +59,12 @@ def spool(tmp_path: Path) -> Spool:
 
 
 def publish(spool: Spool, action: AnomalyAction) -> SpooledBundle:
-    writer = BundleWriter(spool, HOST)
+    writer = BundleWriter(spool, HOST, BundleSealer(spool))
     staging = writer.open_staging(action)
     (staging / "cifsstats.log").write_text("abc")
-    bundle = writer.publish(action, RESULTS, level=3)
+    bundle = writer.publish(action, RESULTS, CollectionConfig())
     writer.discard_staging(action)
     return bundle
-
-
-def members(bundle: SpooledBundle) -> dict[str, bytes]:
-    """Names (without the top directory) and contents, in the archive's order."""
-    with bundle.archive.open("rb") as file:
-        plain = zstandard.ZstdDecompressor().stream_reader(file).read()
-    with tarfile.open(fileobj=io.BytesIO(plain)) as tar:
-        files = {member.name: tar.extractfile(member) for member in tar}
-    return {name.removeprefix(f"{bundle.id}/"): file.read() for name, file in files.items() if file}
 
 
 def json_lines(data: bytes) -> list[dict[str, object]]:
@@ -83,6 +79,7 @@ def test_the_bundle_holds_all_files_the_manifest_first(spool: Spool) -> None:
         "events.npy",
         "histograms.json",
         "inflight.jsonl",
+        "labels.jsonl",
         "worst_events.jsonl",
     ]
     manifest = json.loads(files["manifest.json"])
@@ -128,6 +125,9 @@ def test_manifest_and_marker_say_what_it_is(spool: Spool) -> None:
         "source": {"kind": "test"},
         "counters": {"events": 30, "ring_full": 0},
         "events": 30,
+        "interrupted": False,
+        "label": "",
+        "clock": {"wall_minus_monotonic_ns": BOOT_WALL_NS},
     }
     assert {key: inside[key] for key in expected} == expected
     assert inside["trigger"]["command"] == "SMB2_READ"
@@ -145,6 +145,22 @@ def test_manifest_and_marker_say_what_it_is(spool: Spool) -> None:
 def test_a_replayed_trigger_has_no_delay(spool: Spool) -> None:
     bundle = publish(spool, dataclasses.replace(make_action(), live=False))
     assert bundle.manifest()["collection"]["delay_ms"] is None
+
+
+def test_the_phases_are_told_by_both_clocks(spool: Spool) -> None:
+    action = dataclasses.replace(make_action(), label="before the upgrade")
+    rows = json_lines(members(publish(spool, action))["labels.jsonl"])
+    assert [(row["phase"], row["t_mono_ns"]) for row in rows] == [
+        ("incident", action.incident.opened_ns),
+        ("trigger", action.trigger.time_ns),
+        ("collection", RESULTS.first_action_ns),
+        ("end", RESULTS.ended_ns),
+    ]
+    assert {row["t_wall_ns"] - row["t_mono_ns"] for row in rows} == {BOOT_WALL_NS}  # type: ignore[operator]
+    assert {row["label"] for row in rows} == {"before the upgrade"}
+    replayed = publish(spool, dataclasses.replace(make_action(), live=False))
+    phases = [row["phase"] for row in json_lines(members(replayed)["labels.jsonl"])]
+    assert phases == ["incident", "trigger"], "this host's clock is not the trace's"
 
 
 def test_numpy_reads_the_events_back(spool: Spool) -> None:
@@ -249,10 +265,10 @@ def test_a_link_in_staging_is_not_followed(spool: Spool, tmp_path: Path) -> None
     secret = tmp_path / "secret"
     secret.write_text("key")
     action = make_action()
-    writer = BundleWriter(spool, HOST)
+    writer = BundleWriter(spool, HOST, BundleSealer(spool))
     (writer.open_staging(action) / "cifsstats.log").symlink_to(secret)
     with pytest.raises(durable_file.UnsafeFileError):
-        writer.publish(action, RESULTS, level=3)
+        writer.publish(action, RESULTS, CollectionConfig())
     assert list(spool.batches.iterdir()) == []
 
 

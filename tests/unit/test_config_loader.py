@@ -7,10 +7,12 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from agent.collection.quick_actions import QUICK_ACTIONS
 from agent.config_loader import ConfigError, LoadedConfig, load_config
 from agent.configuration import schema as config_schema
 from agent.configuration.smb_commands import ALL_ERROR_CODES, ALL_SMB_CMDS
 
+BY_DEFAULT = tuple(action.name for action in QUICK_ACTIONS if action.name != "netcapture")
 ROOT = Path(__file__).parents[2]
 
 # The examples of the reference's documentation, put together to one whole file.
@@ -514,7 +516,8 @@ def test_the_shipped_file_loads_without_warnings():
     failed_commands = loaded.config.guardian.anomalies["failed_commands"]
     assert ALL_ERROR_CODES["EACCES"] in failed_commands.track
     assert ALL_ERROR_CODES["ENOENT"] not in failed_commands.track
-    assert len(loaded.config.watcher.actions) == 7
+    assert set(loaded.config.watcher.actions) == set(BY_DEFAULT)
+    assert slow_commands.actions == loaded.config.watcher.actions
     assert loaded.config.watcher.batch_max_wait_sec == 0.02
 
 
@@ -524,9 +527,7 @@ def test_the_least_file_has_the_defaults_of_the_schema(tmp_path):
     assert loaded.config == config_schema.Config(
         watch_interval_sec=1.0,
         aod_output_dir=Path("/var/log/aod"),
-        watcher=config_schema.WatcherConfig(
-            ("journalctl", "stats", "debugdata", "dmesg", "mounts", "smbinfo", "syslogs")
-        ),
+        watcher=config_schema.WatcherConfig(BY_DEFAULT),
         guardian=loaded.config.guardian,
     )
 
@@ -557,6 +558,7 @@ def test_every_key_reaches_its_field(tmp_path):
             "after_sec": 0.25,
             "compression_level": 19,
             "compression_threads": 16,
+            "limits": {"stats": {"timeout_sec": 5.0, "max_output_mb": 0.25}},
             "max_bundle_mb": 0.25,
         },
         "cleanup": {

@@ -17,7 +17,7 @@ import pytest
 from agent.collection import collection_loop
 from agent.collection.collection_tally import Listener
 from agent.collection.log_collector import MAX_WAITING, LogCollector
-from agent.collection.quick_actions import Argv, Kind, QuickAction
+from agent.collection.quick_action import Argv, Command, Kind, QuickAction
 from agent.collection.surroundings import HostFacts, Surroundings
 from agent.configuration.schema import CollectionConfig
 from agent.detection.anomaly import AnomalyAction
@@ -25,12 +25,20 @@ from agent.storage.spool import Spool, SpooledBundle
 from tests.evidence import Journal, make_action, wait_until
 
 HOST = HostFacts("client-7", "6.1.0-test", "9.9.9")
+EVIDENCE = {
+    "events.npy",
+    "histograms.json",
+    "inflight.jsonl",
+    "labels.jsonl",
+    "worst_events.jsonl",
+}
 CONFIG = CollectionConfig(action_timeout_sec=60, after_sec=0)
 
 
 def command(name: str, *argv: str) -> QuickAction:
     commands: list[Argv] = [argv]
-    return QuickAction(name, f"{name}.log", Kind.CMD, lambda _: commands, "for a test")
+    wanted = [Command(argv) for argv in commands]
+    return QuickAction(name, f"{name}.log", Kind.CMD, lambda _: wanted, "for a test")
 
 
 def statuses(bundle: SpooledBundle) -> dict[str, str]:
@@ -181,7 +189,7 @@ def test_stop_cuts_the_actions_and_publishes_every_order(
     assert found[:4] == [{"quick": "ok", "waits": "stopped"}] * 4
     assert found[4:] == [{"quick": "not_run", "waits": "not_run"}] * MAX_WAITING
     files = {entry["name"] for entry in bundles[orders[-1].id].manifest()["files"]}
-    assert files == {"events.npy", "histograms.json", "inflight.jsonl", "worst_events.jsonl"}
+    assert files == EVIDENCE
 
 
 def test_an_action_that_ends_within_the_grace_is_whole(bench: Bench) -> None:

@@ -7,21 +7,25 @@ import dataclasses
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from agent.collection.action_runner import STATUSES, run_actions
-from agent.collection.quick_actions import (
-    LEAD_SEC,
-    MAX_MOUNTS,
-    QUICK_ACTIONS,
+from agent.collection.action_commands import MAX_QUERIES
+from agent.collection.action_runner import STATUSES, ActionRunner, limits_of
+from agent.collection.quick_action import (
     ActionResult,
     Argv,
+    Command,
     Kind,
     QuickAction,
-    Roots,
-    Scene,
+    Span,
+    Wave,
 )
-from agent.collection.subprocesses import Limits
+from agent.collection.quick_actions import QUICK_ACTIONS
+from agent.collection.scene import LEAD_SEC, LONGEST_WINDOW_SEC, NS, Roots, Scene
+from agent.configuration.schema import ActionLimits, CollectionConfig
+from bpf.abi import EVENT
+from tests.evidence import BOOT_WALL_NS, make_action, make_events
 
 REFERENCE = {
     "journalctl": "journalctl.log",
@@ -32,6 +36,17 @@ REFERENCE = {
     "smbinfo": "smbinfo.log",
     "syslogs": "syslogs.log",
 }
+OTHERS = {
+    "openfiles": "open_files.log",
+    "osinfo": "osinfo.log",
+    "sockets": "sockets.log",
+    "stacks": "stacks.log",
+    "mountinfo": "mountinfo.log",
+    "procstat": "procstat.jsonl",
+    "netcapture": "packets.pcap",
+    "keyrings": "keyrings.log",
+}
+SMB_PID, CIFSD_PID = 4242, 77
 MOUNTINFO = r"""
 22 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw
 90 22 0:41 / /mnt/two\040words rw shared:2 master:1 - cifs //server/share rw,vers=3.1.1
@@ -39,23 +54,46 @@ MOUNTINFO = r"""
 92 22 0:41 / /mnt/plain rw - cifs //server/share rw
 93 22 0:43 / /mnt/cifs rw - ext4 /dev/vdb rw
 """
-LIMITS = Limits(timeout_sec=20, max_bytes=1 << 20, grace_sec=0.2)
+CONFIG = CollectionConfig(action_timeout_sec=20, action_max_output_mb=1)
 BY_NAME = {action.name: action for action in QUICK_ACTIONS}
 
 
 @pytest.fixture
 def roots(tmp_path: Path) -> Roots:
-    """A host with a cifs mount, a journal and a syslog."""
-    for name in ("proc/fs/cifs", "proc/1", "proc/self", "log/journal/machine", "run"):
-        (tmp_path / name).mkdir(parents=True)
-    (tmp_path / "proc/fs/cifs/DebugData").write_text("Display Internal CIFS Data\n")
-    (tmp_path / "proc/fs/cifs/Stats").write_text("Resources in use\n")
-    (tmp_path / "log/journal/machine/system.journal").touch()
-    (tmp_path / "proc/1/mounts").write_text("//server/share /mnt cifs rw 0 0\n")
-    (tmp_path / "proc/self/mounts").write_text("//server/share /mnt cifs ro 0 0\n")
-    (tmp_path / "proc/self/mountinfo").write_text(MOUNTINFO)
-    (tmp_path / "log/syslog").write_text("".join(f"line {n}\n" for n in range(900)))
-    return Roots(tmp_path / "proc", tmp_path / "log", tmp_path / "run")
+    """A host with a cifs mount, a journal, a syslog, and a process that works on the mount."""
+    files = {
+        "proc/fs/cifs/DebugData": "Display Internal CIFS Data\n",
+        "proc/fs/cifs/Stats": "Resources in use\n",
+        "proc/fs/cifs/open_files": "# Version:1\n",
+        "proc/1/mounts": "//server/share /mnt cifs rw 0 0\n",
+        "proc/self/mounts": "//server/share /mnt cifs ro 0 0\n",
+        "proc/self/mountinfo": MOUNTINFO,
+        "proc/keys": "0a7f4d7f I--Q---     1 perm 3f030000     0     0 logon     cifs:a:10.0.0.1\n",
+        f"proc/{SMB_PID}/comm": "backup\n",
+        f"proc/{SMB_PID}/task/{SMB_PID}/stack": "[<0>] wait_for_response+0x1/0x2 [cifs]\n",
+        f"proc/{SMB_PID}/task/{SMB_PID}/wchan": "wait_for_response",
+        f"proc/{CIFSD_PID}/comm": "cifsd\n",
+        f"proc/{CIFSD_PID}/stack": "[<0>] cifs_readv_from_socket+0x1/0x2 [cifs]\n",
+        "etc/os-release": "ID=test\n",
+        "log/journal/machine/system.journal": "",
+        "log/syslog": "".join(f"line {n}\n" for n in range(900)),
+    }
+    for name, content in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(content)
+    (tmp_path / "run").mkdir()
+    (tmp_path / f"proc/{SMB_PID}/fd").mkdir()
+    for number, target in enumerate(
+        ["/dev/null", "/mnt/two words/a", "/mnt/two words/a", "pipe:[1]"]
+    ):
+        (tmp_path / f"proc/{SMB_PID}/fd/{number}").symlink_to(target)
+    names = ("proc", "sys", "etc", "log", "run")
+    return Roots(*(tmp_path / name for name in names))
+
+
+@pytest.fixture
+def scene(roots: Roots) -> Scene:
+    return Scene(1_700_000_000, roots, (SMB_PID,))
 
 
 @pytest.fixture
@@ -79,80 +117,238 @@ def script(path: Path, body: str) -> None:
     path.chmod(0o755)
 
 
-def action(name: str, *commands: Argv) -> QuickAction:
-    return QuickAction(name, f"{name}.log", Kind.CMD, lambda _: list(commands), "for a test")
+def action(name: str, *commands: Argv, wave: Wave = Wave.LASTING) -> QuickAction:
+    wanted = [Command(argv) for argv in commands]
+    return QuickAction(name, f"{name}.log", Kind.CMD, lambda _: wanted, "for a test", wave)
 
 
-def run(actions: list[QuickAction], scene: Scene, staging: Path) -> dict[str, ActionResult]:
-    results = asyncio.run(run_actions(actions, scene, staging, LIMITS))
-    return {result.name: result for result in results}
+def argvs(name: str, scene: Scene) -> list[Argv]:
+    return [command.argv for command in BY_NAME[name].commands(scene)]
 
 
-def test_every_action_keeps_the_rules(roots: Roots, bin_dir: Path) -> None:
-    for program in ("journalctl", "smbinfo"):
-        script(bin_dir / program, "exit 0")
-    assert {action.name: action.output for action in QUICK_ACTIONS} == REFERENCE
-    scene = Scene(1_700_000_000, roots)
-    for action in QUICK_ACTIONS:
-        commands = action.commands(scene)
-        assert commands, action.name
-        assert Path(action.output).name == action.output
-        assert len(action.why) > 10
-        for argv in commands:
-            assert isinstance(argv, tuple), action.name
-            assert all(isinstance(word, str) and word for word in argv)
-            assert "/" not in argv[0], "programs are found on PATH"
-            assert not {"sh", "bash"} & set(argv)
+def run(
+    actions: list[QuickAction],
+    scene: Scene,
+    staging: Path,
+    config: CollectionConfig = CONFIG,
+    length_sec: float = 0.0,
+) -> dict[str, ActionResult]:
+    async def collect() -> list[ActionResult]:
+        halt = asyncio.get_running_loop().create_future()
+        return await ActionRunner(scene, staging, config, halt).run(actions, length_sec)
+
+    return {result.name: result for result in asyncio.run(collect())}
+
+
+@pytest.mark.parametrize("action", QUICK_ACTIONS, ids=lambda action: action.name)
+def test_every_action_keeps_the_rules(
+    action: QuickAction, scene: Scene, bin_dir: Path, tmp_path: Path
+) -> None:
+    """Conformance: what holds for all, whatever they collect."""
+    script(bin_dir / "journalctl", "exit 0")
+    commands = action.commands(scene)
+    assert commands, "on this host there is something to collect"
+    assert Path(action.output).name == action.output
+    assert action.output.endswith((".log", ".jsonl") if action.text else (".pcap",))
+    assert len(action.why) > 10
+    for command in commands:
+        program, *words = command.argv
+        assert all(isinstance(word, str) and word for word in command.argv)
+        assert Path(program).name not in {"sh", "bash", "env", "sudo"}, "no shell"
+        assert not any("/mnt" in word for word in words) or action.name == "smbinfo"
         if action.kind is Kind.FILE:
-            assert [argv[0] in {"cat", "tail"} for argv in commands] == [True]
+            assert program in {"cat", "tail"} or action.name == "procstat"
+    bare = Scene(0, Roots(*(tmp_path / "nothing" for _ in range(5))))
+    absolute = {word for command in action.commands(bare) for word in command.argv[1:]}
+    assert not {word for word in absolute if word.startswith(str(tmp_path / "nothing"))} - {
+        f"--proc-root={tmp_path / 'nothing'}"
+    }, "only what is there is asked for"
+
+
+def test_the_table_is_complete_and_no_name_is_there_twice() -> None:
+    outputs = {action.name: action.output for action in QUICK_ACTIONS}
+    assert outputs == REFERENCE | OTHERS
+    assert len(QUICK_ACTIONS) == len(outputs) == len(set(outputs.values()))
 
 
 def test_what_is_volatile_starts_first() -> None:
     names = [action.name for action in QUICK_ACTIONS]
-    assert names[:3] == ["debugdata", "stats", "mounts"]
-    assert names.index("journalctl") > names.index("smbinfo")
+    assert names[:4] == ["debugdata", "stats", "stacks", "openfiles"]
+    waves = [action.wave.value for action in QUICK_ACTIONS]
+    assert waves == sorted(waves)
+    assert BY_NAME["smbinfo"].wave is Wave.LASTING, "it changes what the others show"
 
 
-def test_the_journal_is_asked_for_the_incidents_own_time(roots: Roots, bin_dir: Path) -> None:
+def test_what_lasts_begins_when_what_does_not_is_done(scene: Scene, staging: Path) -> None:
+    """The file is there only at the end of the volatile action."""
+    done = staging / "done"
+    results = run(
+        [
+            action("late", ("cat", str(done))),
+            action("early", ("sh", "-c", f"sleep 0.3; echo x > {done}"), wave=Wave.VOLATILE),
+        ],
+        scene,
+        staging,
+    )
+    assert [(result.name, result.status) for result in results.values()] == [
+        ("late", "ok"),
+        ("early", "ok"),
+    ]
+    assert (staging / "late.log").read_text() == "x\n"
+
+
+def test_what_hangs_in_the_first_wave_does_not_keep_the_second(scene: Scene, staging: Path) -> None:
+    """The volatile one waits for a file that the other makes."""
+    waits = ("sh", "-c", f"until [ -e {staging}/seen ]; do sleep 0.05; done")
+    results = run(
+        [
+            action("hangs", waits, wave=Wave.VOLATILE),
+            action("goes", ("touch", f"{staging}/seen")),
+        ],
+        scene,
+        staging,
+    )
+    assert {result.status for result in results.values()} == {"ok"}
+
+
+def test_an_action_for_the_collections_length_ends_with_it(scene: Scene, staging: Path) -> None:
+    sampler = dataclasses.replace(
+        action("sampler", ("sh", "-c", "echo on; sleep 60 & wait")), span=Span.COLLECTION
+    )
+    results = run([sampler, action("moment", ("sleep", "0.2"))], scene, staging, length_sec=0.5)
+    assert results["sampler"].status == "ok"
+    assert (staging / "sampler.log").read_text() == "on\n"
+    assert 0.5 < results["sampler"].duration_sec < 30
+
+
+def test_its_own_limit_ends_it_before(scene: Scene, staging: Path) -> None:
+    sampler = dataclasses.replace(
+        action("sampler", ("sleep", "60")), span=Span.COLLECTION, timeout_sec=0.3
+    )
+    results = run([sampler], scene, staging, length_sec=1.5)
+    assert results["sampler"].status == "ok"
+    assert results["sampler"].duration_sec < 1.4
+
+
+def test_an_actions_limits_are_the_operators_else_its_own_else_those_for_all() -> None:
+    config = CollectionConfig(
+        action_timeout_sec=7,
+        action_max_output_mb=2,
+        limits={"netcapture": ActionLimits(timeout_sec=99), "stats": ActionLimits(None, 3)},
+    )
+    found = {
+        name: (limits.timeout_sec, limits.max_bytes >> 20, limits.keep_tail)
+        for name, action in BY_NAME.items()
+        if (limits := limits_of(action, config))
+    }
+    assert found["netcapture"] == (99, 8, False)
+    assert found["stats"] == (7, 3, True)
+    assert found["dmesg"] == (7, 2, True)
+    assert found["procstat"] == (float("inf"), 2, True), "it ends with the collection"
+
+
+def test_the_journal_is_asked_for_the_incidents_own_time(scene: Scene, bin_dir: Path) -> None:
     script(bin_dir / "journalctl", "exit 0")
-    scene = Scene.of_trigger(1_700_000_000_999_999_999, roots)
     for name in ("journalctl", "dmesg"):
-        (argv,) = BY_NAME[name].commands(scene)
-        assert f"--since=@{1_700_000_000 - LEAD_SEC}" in argv
-    assert "--dmesg" in BY_NAME["dmesg"].commands(scene)[0]
-    assert "--dmesg" not in BY_NAME["journalctl"].commands(scene)[0]
+        (argv,) = argvs(name, scene)
+        assert "--since=@1700000000" in argv
+        assert "--output=short-monotonic" in argv, "the clock of the events"
+    assert "--dmesg" in argvs("dmesg", scene)[0]
+    assert "--dmesg" not in argvs("journalctl", scene)[0]
 
 
-def test_without_a_journal_the_kernels_ring_is_read(roots: Roots) -> None:
-    (roots.log / "journal/machine/system.journal").unlink()
-    scene = Scene(0, roots)
-    assert BY_NAME["journalctl"].commands(scene) == []
-    assert BY_NAME["dmesg"].commands(scene)[0][0] == "dmesg"
-    (roots.run / "log/journal/machine").mkdir(parents=True)
-    (roots.run / "log/journal/machine/system.journal").touch()
-    assert BY_NAME["dmesg"].commands(scene)[0][0] == "journalctl"
+def test_the_window_begins_before_the_incident_and_is_bounded(roots: Roots) -> None:
+    order = make_action()
+    opened_sec = (order.incident.opened_ns + BOOT_WALL_NS) // NS
+    assert Scene.of_order(order, roots).since_sec == opened_sec - LEAD_SEC
+    old = dataclasses.replace(order.incident, opened_ns=order.incident.opened_ns - 10_000 * NS)
+    lasting = Scene.of_order(dataclasses.replace(order, incident=old), roots)
+    assert lasting.since_sec == opened_sec - LONGEST_WINDOW_SEC - LEAD_SEC
 
 
-def test_syslog_else_messages_else_nothing(roots: Roots) -> None:
-    scene = Scene(0, roots)
-    assert BY_NAME["syslogs"].commands(scene)[0][-1] == str(roots.log / "syslog")
-    (roots.log / "syslog").rename(roots.log / "messages")
-    assert BY_NAME["syslogs"].commands(scene)[0][-1] == str(roots.log / "messages")
-    (roots.log / "messages").unlink()
-    assert BY_NAME["syslogs"].commands(scene) == []
+def test_the_scenes_processes_are_the_one_asked_for_the_waiting_and_the_busiest() -> None:
+    events = np.zeros(5, EVENT)
+    events["cmd_end_time_ns"] = 50 * NS
+    events["pid"] = [8, 9, 9, 0, 11]
+    order = make_action(np.concatenate([make_events(1), events]))
+    recent = dataclasses.replace(order.incident, opened_ns=51 * NS)
+    order = dataclasses.replace(order, incident=recent, target_pid=5)
+    assert Scene.of_order(order, Roots()).pids == (5, 77, 9, 8, 11, 4242)
+    later = dataclasses.replace(order.incident, opened_ns=500 * NS)
+    alone = dataclasses.replace(order, incident=later)
+    assert Scene.of_order(alone, Roots()).pids == (5, 77), "the others' commands are long past"
 
 
-def test_smbinfo_is_asked_about_a_bounded_number_of_mounts(roots: Roots) -> None:
+def test_without_a_journal_the_kernels_ring_is_read(scene: Scene) -> None:
+    (scene.roots.log / "journal/machine/system.journal").unlink()
+    assert argvs("journalctl", scene) == []
+    assert argvs("dmesg", scene)[0][0] == "dmesg"
+    (scene.roots.run / "log/journal/machine").mkdir(parents=True)
+    (scene.roots.run / "log/journal/machine/system.journal").touch()
+    assert argvs("dmesg", scene)[0][0] == "journalctl"
+
+
+def test_syslog_else_messages_else_nothing(scene: Scene) -> None:
+    log = scene.roots.log
+    assert argvs("syslogs", scene)[0][-1] == str(log / "syslog")
+    (log / "syslog").rename(log / "messages")
+    assert argvs("syslogs", scene)[0][-1] == str(log / "messages")
+    (log / "messages").unlink()
+    assert argvs("syslogs", scene) == []
+
+
+def test_smbinfo_is_asked_about_the_files_in_use(scene: Scene) -> None:
+    name = f"{scene.roots.proc}/{SMB_PID}/root/mnt/two words/a"
+    assert argvs("smbinfo", scene) == [("smbinfo", "filebasicinfo", name)]
+
+
+def test_else_about_a_bounded_number_of_mounts(roots: Roots) -> None:
     lines = [f"{n} 22 0:4{n} / /mnt/{n} rw - cifs //s/{n} rw" for n in range(50)]
     (roots.proc / "self" / "mountinfo").write_text("\n".join(lines))
-    commands = BY_NAME["smbinfo"].commands(Scene(0, roots))
+    commands = argvs("smbinfo", Scene(0, roots))
     assert commands[0] == ("smbinfo", "filebasicinfo", "/mnt/0")
-    assert len(commands) == MAX_MOUNTS
+    assert len(commands) == MAX_QUERIES
 
 
-def test_files_are_copied(roots: Roots, staging: Path) -> None:
+def test_sockets_and_packets_of_every_port_that_a_mount_names(scene: Scene) -> None:
+    assert argvs("sockets", scene)[0][-1] == "( dport = :445 )"
+    with (scene.roots.proc / "self/mountinfo").open("a") as file:
+        file.write("94 22 0:44 / /mnt/x rw - cifs //s/x rw,port=4450,vers=3.1.1\n")
+    assert argvs("sockets", scene)[0][-1] == "( dport = :445 or dport = :4450 )"
+    assert argvs("netcapture", scene)[0][-1] == "tcp port 445 or tcp port 4450"
+
+
+def test_stacks_of_the_processes_and_of_the_kernels_smb_threads(
+    scene: Scene, staging: Path
+) -> None:
+    result = run([BY_NAME["stacks"]], scene, staging)["stacks"]
+    assert result.status == "ok"
+    text = (staging / "stacks.log").read_text()
+    assert "wait_for_response+0x1/0x2" in text
+    assert "cifs_readv_from_socket" in text
+    assert f"{SMB_PID}/task/{SMB_PID}/wchan" in text
+
+
+def test_nothing_of_its_kind_is_told_apart_from_a_failure(scene: Scene, staging: Path) -> None:
+    wanted = [
+        Command(("sh", "-c", "echo no such ticket >&2; exit 1"), absent_exit=1),
+        Command(("sh", "-c", "exit 2"), absent_exit=1),
+        Command(("echo", "fine")),
+    ]
+    mixed = QuickAction("mixed", "mixed.log", Kind.CMD, lambda _: wanted, "for a test")
+    absent = QuickAction("absent", "absent.log", Kind.CMD, lambda _: wanted[:1], "for a test")
+    results = run([mixed, absent], scene, staging)
+    assert (results["absent"].status, results["absent"].file) == ("not_there", None)
+    assert (results["mixed"].status, results["mixed"].exit) == ("failed", 2)
+    statuses = [report.status for report in results["mixed"].commands]
+    assert statuses == ["not_there", "failed", "ok"]
+    assert results["mixed"].commands[0].stderr_tail == "no such ticket"
+    assert not (staging / "absent.log").exists()
+
+
+def test_files_are_copied(scene: Scene, staging: Path) -> None:
     names = ("debugdata", "stats", "mounts", "syslogs")
-    results = run([BY_NAME[name] for name in names], Scene(0, roots), staging)
+    results = run([BY_NAME[name] for name in names], scene, staging)
     assert {result.status for result in results.values()} == {"ok"}
     assert (staging / "debug_data.log").read_text() == "Display Internal CIFS Data\n"
     assert (staging / "cifsstats.log").read_text() == "Resources in use\n"
@@ -173,7 +369,7 @@ def test_the_real_proc_is_read(staging: Path) -> None:
 def test_a_host_without_cifs_has_nothing_to_collect(tmp_path: Path, staging: Path) -> None:
     (tmp_path / "self").mkdir()
     (tmp_path / "self" / "mountinfo").write_text("")
-    scene = Scene(0, Roots(tmp_path, tmp_path, tmp_path))
+    scene = Scene(0, Roots(*(tmp_path for _ in range(5))))
     actions = [BY_NAME[name] for name in ("debugdata", "stats", "smbinfo", "syslogs", "journalctl")]
     results = run(actions, scene, staging)
     assert {result.status for result in results.values()} == {"not_there"}
@@ -208,26 +404,24 @@ def test_no_smbinfo_program_is_not_a_failure(
 
 def test_one_bad_action_stops_no_other(roots: Roots, staging: Path) -> None:
     (staging / "taken.log").write_text("")
-    results = asyncio.run(
-        run_actions(
-            [
-                action("hangs", ("sleep", "60")),
-                action("fails", ("ls", "/no/such/place")),
-                action("floods", ("yes",)),
-                action("missing", ("no-such-program-here",)),
-                action("taken", ("echo", "x")),
-                dataclasses.replace(
-                    action("unreadable"),
-                    commands=lambda _: [((roots.proc / "no").read_text(),)],
-                ),
-                action("fine", ("echo", "fine")),
-            ],
-            Scene(0, roots),
-            staging,
-            Limits(timeout_sec=3, max_bytes=10_000, grace_sec=0.2),
-        )
+    results = run(
+        [
+            action("hangs", ("sleep", "60")),
+            action("fails", ("ls", "/no/such/place")),
+            action("floods", ("seq", "100000")),
+            action("missing", ("no-such-program-here",)),
+            action("taken", ("echo", "x")),
+            dataclasses.replace(
+                action("unreadable"),
+                commands=lambda _: [Command(((roots.proc / "no").read_text(),))],
+            ),
+            action("fine", ("echo", "fine")),
+        ],
+        Scene(0, roots),
+        staging,
+        CollectionConfig(action_timeout_sec=3, action_max_output_mb=0.01),
     )
-    statuses = {result.name: result.status for result in results}
+    statuses = {result.name: result.status for result in results.values()}
     assert statuses == {
         "hangs": "timed_out",
         "fails": "failed",
@@ -238,10 +432,10 @@ def test_one_bad_action_stops_no_other(roots: Roots, staging: Path) -> None:
         "fine": "ok",
     }
     assert set(statuses.values()) == set(STATUSES) - {"stopped"}
-    by_name = {result.name: result for result in results}
-    assert "No such file" in by_name["fails"].stderr_tail
-    assert "File exists" in by_name["taken"].stderr_tail
-    assert by_name["unreadable"].file is None
+    assert "No such file" in results["fails"].stderr_tail
+    assert "File exists" in results["taken"].stderr_tail
+    assert results["unreadable"].file is None
+    assert [name for name, result in results.items() if result.cut] == ["floods"]
     assert (staging / "fine.log").read_text() == "fine\n"
 
 

@@ -12,10 +12,17 @@ from pathlib import Path
 
 import pytest
 
-from agent.collection.subprocesses import STDERR_TAIL, CommandResult, Limits, run_command
+from agent.collection.subprocesses import (
+    STDERR_TAIL,
+    CommandResult,
+    Halt,
+    Limits,
+    run_command,
+)
 from tests.evidence import wait_until
 
 LIMITS = Limits(timeout_sec=20, max_bytes=1 << 20, grace_sec=5)
+ALL_NUMBERS = b"".join(b"%d\n" % number for number in range(1, 1_000_001))
 
 
 def python(*lines: str) -> list[str]:
@@ -122,11 +129,45 @@ def test_a_child_that_ignores_sigterm_is_killed_and_reaped(tmp_path: Path) -> No
 
 def test_a_flood_is_cut_at_the_limit(tmp_path: Path) -> None:
     limits = Limits(timeout_sec=20, max_bytes=100_000)
+    result = run(["seq", "1000000"], tmp_path / "out", limits)
+    assert result.truncated
+    assert (result.timed_out, result.exit) == (False, 0)
+    content = (tmp_path / "out").read_bytes()
+    head, _, tail = content.partition(b"\n... 6,788,960 bytes cut here ...\n")
+    assert result.bytes == len(content) <= 100_000
+    assert head == ALL_NUMBERS[: len(head)]
+    assert tail == ALL_NUMBERS[-len(tail) :]
+    assert len(head) + len(tail) + 6_788_960 == len(ALL_NUMBERS)
+
+
+def test_of_an_output_whose_middle_cannot_go_the_beginning_is_kept(tmp_path: Path) -> None:
+    limits = Limits(timeout_sec=20, max_bytes=100_000, keep_tail=False)
     result = run(["yes"], tmp_path / "out", limits)
     assert result.truncated
-    assert not result.timed_out
-    assert result.bytes == 100_000 == (tmp_path / "out").stat().st_size
-    assert result.signal is None, "no SIGXFSZ: it would dump core"
+    assert not result.timed_out, "it found its pipe closed"
+    assert (tmp_path / "out").read_bytes() == b"y\n" * 50_000
+
+
+def test_what_goes_on_until_told_is_told_and_has_not_failed(tmp_path: Path) -> None:
+    program = python(
+        "import signal, sys, time",
+        "signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))",
+        "print('started', flush=True)",
+        "time.sleep(60)",
+    )
+
+    async def tell_when_started() -> CommandResult:
+        over: Halt = asyncio.get_running_loop().create_future()
+        command = run_command(program, tmp_path / "out", LIMITS, None, over)
+        task = asyncio.create_task(command)
+        while not (tmp_path / "out").exists() or not (tmp_path / "out").read_text():
+            await asyncio.sleep(0.005)
+        over.set_result(None)
+        return await task
+
+    result = asyncio.run(tell_when_started())
+    assert (result.told, result.timed_out, result.stopped, result.exit) == (True, False, False, 0)
+    assert (tmp_path / "out").read_text() == "started\n"
 
 
 def test_only_the_end_of_a_long_stderr_is_kept(tmp_path: Path) -> None:

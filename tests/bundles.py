@@ -1,0 +1,19 @@
+"""Reads bundles back, for tests."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+
+import zstandard
+
+from agent.storage.spool import SpooledBundle
+
+
+def members(bundle: SpooledBundle) -> dict[str, bytes]:
+    """Names (without the top directory) and contents, in the archive's order."""
+    with bundle.archive.open("rb") as file:
+        plain = zstandard.ZstdDecompressor().stream_reader(file).read()
+    with tarfile.open(fileobj=io.BytesIO(plain)) as tar:
+        files = {member.name: tar.extractfile(member) for member in tar}
+    return {name.removeprefix(f"{bundle.id}/"): file.read() for name, file in files.items() if file}
