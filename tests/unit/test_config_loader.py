@@ -498,7 +498,6 @@ def test_a_reference_file_from_the_field_loads_unchanged(tmp_path):
         "guardian.anomalies.latency.actions",
         "guardian.anomalies.latency.default_threshold_ms",
         "guardian.anomalies.latency.exclude_commands",
-        "guardian.anomalies.error.actions",
         "guardian.anomalies.error.track_codes",
         "watcher.actions",
         "audit.sink",
