@@ -22,20 +22,24 @@ from agent.service.audit import Audit
 from agent.configuration.schema import CollectionConfig
 from agent.collection.collection_tally import Listener
 from agent.collection.log_collector import LogCollector
+from agent.collection.quick_action import Command, Kind, QuickAction
+from agent.collection.surroundings import Surroundings
 from agent.storage.spool import Spool
 from tests.evidence import make_action, make_events
 
 room = threading.Semaphore(8)
+slow = QuickAction("slow", "slow.log", Kind.CMD, lambda _: [Command(("sleep", "0.3"))], "a test")
 collector = LogCollector(
     Spool(pathlib.Path(sys.argv[1])),
     CollectionConfig(after_sec=0),
     Audit(enabled=False),
+    Surroundings(actions=[slow]),
     listener=Listener(published=lambda bundle: room.release()),
 )
 threading.Thread(target=collector.run, daemon=True).start()
 while True:
     room.acquire()
-    collector.submit(make_action(make_events(2000), actions=("mounts",)))
+    collector.submit(make_action(make_events(2000), actions=("slow",)))
 """
 
 
@@ -44,12 +48,14 @@ def test_after_a_kill_there_are_whole_bundles_only(tmp_path: Path) -> None:
     spool.prepare()
     moments = random.Random(7)  # noqa: S311 - when to kill is no secret
     fates: list[str] = []
-    for _ in range(ROUNDS):
+    for half_done in [False, True] * (ROUNDS // 2):
         before = len(spool.finished())
         with subprocess.Popen(
             [sys.executable, "-c", PROGRAM, str(spool.root)], cwd=Path(__file__).parents[2]
         ) as collector:
             wait_until(lambda seen=before: len(spool.finished()) > seen + 3)  # type: ignore[misc]
+            if half_done:
+                wait_until(lambda: any(spool.staging.glob("*/manifest.json")))
             time.sleep(moments.uniform(0, 0.1))  # the moment is what varies, nothing is awaited
             collector.kill()
         finished = {bundle.id for bundle in spool.finished()}
