@@ -8,11 +8,13 @@ import math
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 from agent import __version__
 from agent.commands import (
     EXIT_NOT_RUNNING,
     EXIT_USAGE,
+    capture_command,
     check_config,
     order_command,
     record_command,
@@ -25,6 +27,8 @@ from agent.service.status_server import NotRunningError
 
 DEFAULT_CONFIG = Path("/etc/aod/config.yaml")
 
+Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+
 DESCRIPTION = """\
 Watches the kernel's SMB client through eBPF, notices when a mount gets slow or fails,
 and collects the evidence of that moment into one tar.zst bundle."""
@@ -36,6 +40,7 @@ examples:
   aod-agent status                              what the running agent sees
   aod-agent reload                              take the changed configuration, without a gap
   aod-agent detach                              let go of cifs.ko, so that it can be unloaded
+  aod-agent capture --duration 10               a bundle of now, without waiting for an anomaly
   aod-agent record trace.zst --duration 60      a minute of SMB traffic, timings only
   aod-agent replay trace.zst                    what the agent would have made of it
 
@@ -133,6 +138,8 @@ def build_parser() -> argparse.ArgumentParser:
     _add_json(record)
     record.set_defaults(command=record_command)
 
+    _add_capture(commands)
+
     status = commands.add_parser("status", help="what the running agent sees")
     _add_runtime_dir(status)
     _add_json(status)
@@ -144,6 +151,38 @@ def build_parser() -> argparse.ArgumentParser:
         _add_json(order)
         order.set_defaults(command=order_command, order=name)
     return parser
+
+
+def _add_capture(commands: Subparsers) -> None:
+    capture = commands.add_parser(
+        "capture",
+        help="make a bundle of now, without waiting for an anomaly",
+        description="Collects what an anomaly would collect, and prints where the bundle lies. "
+        "The running agent does it, which goes on watching; where none runs, this command is the "
+        "agent for that time (as root). Ctrl+C then ends it early, with what there is.",
+        epilog='example: aod-agent capture --target-pid 4711 --duration 30 --label "slow upload"',
+    )
+    capture.add_argument(
+        "--target-pid",
+        type=int,
+        default=None,
+        metavar="P",
+        help="look at this process too: its stacks, its files, its CPU and I/O",
+    )
+    capture.add_argument(
+        "--duration",
+        type=float,
+        default=5.0,
+        metavar="S",
+        help="seconds to watch (default: %(default)g)",
+    )
+    capture.add_argument(
+        "--label", default="", metavar="TEXT", help="a note for whoever reads the bundle"
+    )
+    _add_config(capture)
+    _add_runtime_dir(capture)
+    _add_json(capture)
+    capture.set_defaults(command=capture_command)
 
 
 def _add_config(parser: argparse.ArgumentParser) -> None:

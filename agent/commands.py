@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
 import signal
 import sys
@@ -12,7 +13,7 @@ from pathlib import Path
 
 from agent.config_loader import load_config
 from agent.configuration.schema import Config
-from agent.service.status_server import give_order, query_status, runtime_directory
+from agent.service.status_server import NotRunningError, give_order, query_status, runtime_directory
 from agent.service.stop_signal import StopSignal
 
 EXIT_OK = 0
@@ -115,6 +116,49 @@ def record_command(options: argparse.Namespace) -> int:
         else f"{options.out}: {events} commands recorded, {recording.lost} lost"
     )
     return EXIT_OK
+
+
+def capture_command(options: argparse.Namespace) -> int:
+    """``aod-agent capture``."""
+    from agent.capture import CaptureFailedError, capture_alone, capture_by_agent
+    from agent.controller import AlreadyRunningError
+    from agent.detection.on_demand import CaptureRequest
+    from agent.report import CaptureProgress, capture_text
+
+    try:
+        request = CaptureRequest.of(
+            {
+                "duration_sec": options.duration,
+                "target_pid": options.target_pid,
+                "label": options.label,
+            }
+        )
+    except ValueError as error:
+        print(f"aod-agent: {error}", file=sys.stderr)
+        return EXIT_USAGE
+    logging.getLogger("aod").setLevel(logging.WARNING)
+    progress = CaptureProgress(request.duration_sec)
+    try:
+        state = capture_by_agent(options.runtime_dir or runtime_directory(), request, progress.show)
+    except NotRunningError:
+        config = _load(options.config)
+        try:
+            state = capture_alone(config, request, progress.show)
+        except (OSError, AlreadyRunningError, CaptureFailedError) as error:
+            return _capture_failed(error)
+    except CaptureFailedError as error:
+        return _capture_failed(error)
+    except KeyboardInterrupt:
+        print("\naod-agent: the running agent goes on with the capture", file=sys.stderr)
+        return EXIT_FAILED
+    progress.end()
+    print(json.dumps(state, indent=2) if options.json else capture_text(state))
+    return EXIT_OK
+
+
+def _capture_failed(error: Exception) -> int:
+    print(f"aod-agent: no bundle: {error}", file=sys.stderr)
+    return EXIT_FAILED
 
 
 def status_command(options: argparse.Namespace) -> int:

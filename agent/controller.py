@@ -19,18 +19,19 @@ from agent.collection.unfinished_bundles import UnfinishedBundles
 from agent.configuration.schema import Config
 from agent.detection.anomaly_watcher import AnomalyWatcher
 from agent.detection.incident_store import IncidentStore
+from agent.detection.on_demand import CaptureRequest, OnDemand
 from agent.events.event_dispatcher import EventDispatcher
 from agent.events.event_source import EventSource
 from agent.events.flight_recorder import FlightRecorder
 from agent.kernel.kernel_filter import kernel_settings
 from agent.service.audit import Audit
 from agent.service.sd_notify import notify
-from agent.service.status_server import StatusServer
+from agent.service.status_server import Order, StatusServer
 from agent.service.stop_signal import StopSignal
 from agent.service.thread_supervisor import ThreadSupervisor
 from agent.service.watchdog import Heart, Pulse, Watchdog, watchdog_interval_sec
 from agent.storage.space_watcher import SpaceWatcher
-from agent.storage.spool import Spool
+from agent.storage.spool import ARCHIVE, Spool
 
 # All of a shutdown; systemd's TimeoutStopSec is longer.
 SHUTDOWN_SEC = 80.0
@@ -83,6 +84,8 @@ class Controller:
         collect = self.collector.submit_waiting if replay else self.collector.submit
         self._incident_store = None if replay else self._store_of_incidents()
         self.watcher = AnomalyWatcher(config, self.recorder, self.dispatcher, collect, self.audit)
+        self._on_demand = OnDemand(self.recorder, self.dispatcher)
+        self._actions = config.watcher.actions
         self._source_state = source_state
         self._status_server = (
             StatusServer(runtime_directory, self.status) if runtime_directory else None
@@ -92,7 +95,7 @@ class Controller:
         self._started_monotonic = time.monotonic()
         self._lock_fd = -1
 
-    def obey(self, orders: Mapping[str, Callable[[], dict[str, Any]]]) -> None:
+    def obey(self, orders: Mapping[str, Order]) -> None:
         """What root may have done over the status socket, by name; before `start`."""
         if self._status_server:
             self._status_server.orders = orders
@@ -202,11 +205,31 @@ class Controller:
         What it says of the spool and of the recorder's size stays as it was at the start.
         """
         self.audit.enabled = config.audit.enabled
+        self._actions = config.watcher.actions
         self.dispatcher.apply(kernel_settings(config.guardian.anomalies.values()))
         self.dispatcher.reconfigure(config.watcher)
         self.watcher.reconfigure(config)
         self.collector.reconfigure(config.collection)
         self.space_watcher.reconfigure(config.cleanup)
+
+    def capture(self, request: CaptureRequest) -> dict[str, Any]:
+        """Order a bundle without a trigger, with what the watcher may collect; its
+        `capture_state`."""
+        order = self._on_demand.order(request, self._actions)
+        self.audit.record("capture", order.trigger.reason, bundle=order.id, label=order.label)
+        self.collector.submit(order)
+        return self.capture_state(order.id)
+
+    def capture_state(self, bundle_id: str) -> dict[str, Any]:
+        """``state``: collecting, done (with ``path``) or failed (with ``error``); and how many
+        SMB commands there have been since the probes were attached."""
+        state: dict[str, Any] = {"id": bundle_id, "state": "collecting"}
+        failure = self.collector.failure(bundle_id)
+        if failure:
+            state.update(state="failed", error=failure)
+        elif self.spool.was_made(bundle_id):
+            state.update(state="done", path=str(self.spool.path(bundle_id, ARCHIVE)))
+        return {**state, "commands": int(self.dispatcher.snapshot().histograms.sum())}
 
     def status(self) -> dict[str, Any]:
         """Everything a person or a machine asks for; from any thread."""

@@ -12,7 +12,9 @@ from typing import Any
 from agent.configuration.schema import Config
 from agent.configuration.settings_reader import ConfigError
 from agent.controller import Controller
+from agent.detection.on_demand import CaptureRequest
 from agent.kernel.probe_opener import ProbeOpener
+from agent.service.status_server import Arguments, Order
 
 log = logging.getLogger("aod.orders")
 
@@ -43,9 +45,15 @@ class LiveOrders:
         self._lock = threading.Lock()
 
     @property
-    def by_name(self) -> dict[str, Callable[[], Answer]]:
+    def by_name(self) -> dict[str, Order]:
         """For the status socket."""
-        return {"reload": self.reload, "detach": self.detach, "attach": self.attach}
+        return {
+            "reload": lambda _: self.reload(),
+            "detach": lambda _: self.detach(),
+            "attach": lambda _: self.attach(),
+            "capture": self.capture,
+            "capture-state": lambda arguments: self._controller.capture_state(arguments["id"]),
+        }
 
     def reload(self) -> Answer:
         """Take the configuration file as it is now; a bad one leaves the old one running."""
@@ -85,6 +93,13 @@ class LiveOrders:
             return {"error": "the agent is not detached"}
         self._controller.audit.record("attach", "the probes are to be attached again")
         return {"state": "attaching"}
+
+    def capture(self, arguments: Arguments) -> Answer:
+        """Begin a capture; ask for the state of its id from then on."""
+        try:
+            return self._controller.capture(CaptureRequest.of(arguments))
+        except ValueError as error:
+            return {"error": str(error), "state": "refused"}
 
 
 def as_running(old: Config, new: Config) -> Config:

@@ -36,6 +36,49 @@ class Progress:
             sys.stderr.flush()
 
 
+class CaptureProgress:
+    """A line on a terminal that follows a capture; silent elsewhere."""
+
+    def __init__(self, duration_sec: float) -> None:
+        self._duration_sec = duration_sec
+        self._began: float | None = None
+        self._first_count = 0
+
+    def show(self, state: dict[str, Any]) -> None:
+        """Show how far it is."""
+        if state["state"] == "attaching":
+            self._write("attaching to the kernel's SMB client")
+            return
+        if self._began is None:
+            self._began, self._first_count = time.monotonic(), state["commands"]
+        passed = time.monotonic() - self._began
+        count = state["commands"] - self._first_count
+        if passed < self._duration_sec:
+            done = int(20 * passed / self._duration_sec)
+            bar = "#" * done + "." * (20 - done)
+            self._write(f"[{bar}] {passed:.0f} of {self._duration_sec:g} s, {count:,} SMB commands")
+        else:
+            self._write(f"collecting and packing, {count:,} SMB commands")
+
+    def end(self) -> None:
+        """Leave the line clean."""
+        self._write("")
+
+    def _write(self, text: str) -> None:
+        if sys.stderr.isatty():
+            sys.stderr.write(f"\r\033[K{text}")
+            sys.stderr.flush()
+
+
+def capture_text(state: dict[str, Any]) -> str:
+    """Where the bundle of a capture is; the path alone on the first line."""
+    source = state.get("source", {})
+    if source.get("state", "watching") == "watching":
+        return str(state["path"])
+    reason = source.get("message") or STATES.get(source["state"], source["state"])
+    return f"{state['path']}\nwithout SMB commands: {reason}"
+
+
 def status_text(status: dict[str, Any]) -> str:
     """The status for people: what is watched, what was seen, what became of it."""
     source, events, bundles = status["source"], status["events"], status["bundles"]

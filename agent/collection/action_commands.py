@@ -144,7 +144,8 @@ def system_facts(scene: Scene) -> list[Command]:
 def key_state(scene: Scene) -> list[Command]:
     """Which keys and Kerberos tickets there are and until when, but none of them."""
     roots = scene.roots
-    caches = sorted((roots.proc / "1/root/tmp").glob("krb5cc_*"))[:MAX_TICKET_CACHES]
+    # The host's own /tmp: a service has another.
+    caches = _matching(roots.proc / "1/root/tmp", "krb5cc_*")[:MAX_TICKET_CACHES]
     return [
         *_show([roots.proc / "keys", roots.proc / "key-users"]),
         *_show(roots.etc / name for name in REQUEST_KEY),
@@ -157,6 +158,13 @@ def _show(paths: Iterable[Path]) -> list[Command]:
     """One child that copies those of the files that are there, each below its name."""
     names = [str(path) for path in paths if path.exists()]
     return [Command(("tail", "--verbose", "--lines=+1", *names))] if names else []
+
+
+def _matching(directory: Path, pattern: str) -> list[Path]:
+    try:
+        return sorted(directory.glob(pattern))
+    except OSError:  # not for this user
+        return []
 
 
 def _packages() -> list[Command]:

@@ -117,6 +117,8 @@ class Collection:
         self._surroundings = surroundings
         self._writer = BundleWriter(spool, surroundings.host, BundleSealer(spool))
         self._config = config
+        # Beside the packing of others, which may take seconds.
+        self._drafting = ThreadPoolExecutor(1, thread_name_prefix="aod-draft")
 
     async def collect(self, order: AnomalyAction, halt: Halt) -> SpooledBundle:
         """Run the order's actions, until ``halt`` is done, and publish the bundle.
@@ -149,8 +151,12 @@ class Collection:
         scene = Scene.of_order(order, self._surroundings.roots)
         runner = ActionRunner(scene, staging, config, halt)
         started_ns, first_ns = time.time_ns(), time.monotonic_ns()
-        draft = asyncio.create_task(asyncio.to_thread(self._writer.draft, order, actions))
-        results = await runner.run(actions, length_sec)
-        await draft
+        draft = asyncio.get_running_loop().run_in_executor(
+            self._drafting, self._writer.draft, order, actions
+        )
+        try:
+            results = await runner.run(actions, length_sec)
+        finally:
+            await draft  # which else would write into a directory that is being discarded
         ended_ns = time.monotonic_ns()
         return Collected(results, started_ns, first_ns, ended_ns, runner.worked_sec)

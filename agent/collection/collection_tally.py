@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from agent.detection.anomaly import AnomalyAction
 from agent.service.audit import Audit
 from agent.storage.spool import SpooledBundle
+
+# For those who ask for one order.
+KEPT_FAILURES = 32
 
 
 @dataclass(frozen=True)
@@ -47,11 +51,17 @@ class CollectionTally:
         self._listener = listener
         self._lock = threading.Lock()
         self._now = CollectorStatistics()
+        self._failures: deque[tuple[str, str]] = deque(maxlen=KEPT_FAILURES)
 
     def statistics(self) -> CollectorStatistics:
         """A snapshot."""
         with self._lock:
             return self._now
+
+    def failure(self, bundle_id: str) -> str:
+        """Why this order came to nothing; empty when it has not, or is no longer known."""
+        with self._lock:
+            return dict(self._failures).get(bundle_id, "")
 
     def started(self) -> None:
         """One more collection runs."""
@@ -92,6 +102,8 @@ class CollectionTally:
         self._record_loss(action, reason)
 
     def _record_loss(self, action: AnomalyAction, reason: str) -> None:
+        with self._lock:
+            self._failures.append((action.id, reason))
         message = f"No bundle for {action.anomaly.name} ({action.trigger.reason}): {reason}"
         details = {"bundle": action.id, "anomaly": action.anomaly.name, "reason": reason}
         self._audit.record("collection_failed", message, **details)

@@ -75,6 +75,10 @@ class LogCollector:
         """A snapshot."""
         return self._tally.statistics()
 
+    def failure(self, bundle_id: str) -> str:
+        """Why this order came to nothing; empty when it has not, or long ago."""
+        return self._tally.failure(bundle_id)
+
     def run(self) -> None:
         """Work until `stop`; no wake-up while there is nothing to do. May be run again."""
         if self._sleep_until_order():

@@ -1,8 +1,8 @@
 """The running agent's status on a Unix socket, and the orders it takes: nothing is written while
 nobody asks.
 
-A client sends one word and closes its end for writing; the answer is one JSON document. No word
-asks for the status.
+A client sends the name of an order, perhaps a space and a JSON object with its arguments, and
+closes its end for writing; the answer is one JSON document. Nothing asks for the status.
 """
 
 from __future__ import annotations
@@ -20,14 +20,16 @@ from typing import Any
 log = logging.getLogger("aod.status")
 
 Status = dict[str, Any]
+Arguments = Mapping[str, Any]
+Order = Callable[[Arguments], Status]
 
 SOCKET_NAME = "agent.sock"
 SOCKET_MODE = 0o660
 CLIENT_TIMEOUT_SEC = 5.0
 ORDER_TIMEOUT_SEC = 30.0
-WORD_LIMIT = 64
-# A client of ours sends its word at once; another must not keep the next one waiting.
-WORD_SEC = 1.0
+REQUEST_LIMIT = 4096
+# A client of ours sends its request at once; another must not keep the next one waiting.
+REQUEST_SEC = 1.0
 DEFAULT_RUNTIME_DIRECTORY = Path("/run/aod")
 
 
@@ -58,7 +60,7 @@ class StatusServer:
     def __init__(self, directory: Path, status: Callable[[], Status]) -> None:
         self._path = directory / SOCKET_NAME
         self._status = status
-        self.orders: Mapping[str, Callable[[], Status]] = {}
+        self.orders: Mapping[str, Order] = {}
         self._stopping = False
         self._bound: tuple[int, int] | None = None
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -112,41 +114,43 @@ class StatusServer:
             log.debug("status client went away: %s", error)
 
     def _document(self, connection: socket.socket) -> str:
-        word = _word(connection)
-        if word and word not in self.orders:
-            return json.dumps({"error": f"no such order: {word}"})
-        if word and _user(connection) not in (0, os.geteuid()):
-            return json.dumps({"error": f"{word}: only root may order that"})
+        name, _, arguments = _request(connection).partition(" ")
+        if name and name not in self.orders:
+            return json.dumps({"error": f"no such order: {name}"})
+        if name and _user(connection) not in (0, os.geteuid()):
+            return json.dumps({"error": f"{name}: only root may order that"})
         try:
-            return json.dumps(self.orders[word]() if word else self._status())
+            told = self.orders[name](json.loads(arguments or "{}")) if name else self._status()
+            return json.dumps(told)
         except Exception as fault:
-            log.exception("no answer to %r", word or "status")
+            log.exception("no answer to %r", name or "status")
             return json.dumps({"error": f"{type(fault).__name__}: {fault}"})
 
 
 def query_status(directory: Path) -> Status:
     """Ask the running agent. Raises `NotRunningError` or `StatusFaultError`."""
-    status = _ask(directory, "", CLIENT_TIMEOUT_SEC)
+    status = _ask(directory, b"", CLIENT_TIMEOUT_SEC)
     if "error" in status:
         raise StatusFaultError(f"the agent runs, but cannot tell its status: {status['error']}")
     return status
 
 
-def give_order(directory: Path, order: str) -> Status:
+def give_order(directory: Path, order: str, arguments: Arguments | None = None) -> Status:
     """Have the running agent do something; its answer, with a key ``error`` when it did not.
 
     Raises `NotRunningError`.
     """
-    return _ask(directory, order, ORDER_TIMEOUT_SEC)
+    request = f"{order} {json.dumps(arguments or {})}".encode()
+    return _ask(directory, request, ORDER_TIMEOUT_SEC)
 
 
-def _ask(directory: Path, word: str, timeout_sec: float) -> Status:
+def _ask(directory: Path, request: bytes, timeout_sec: float) -> Status:
     path = directory / SOCKET_NAME
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
             connection.settimeout(timeout_sec)
             connection.connect(str(path))
-            connection.sendall(word.encode())
+            connection.sendall(request)
             connection.shutdown(socket.SHUT_WR)
             with connection.makefile("rb") as answer:
                 document = json.loads(answer.read())
@@ -159,21 +163,21 @@ def _ask(directory: Path, word: str, timeout_sec: float) -> Status:
     return document
 
 
-def _word(connection: socket.socket) -> str:
+def _request(connection: socket.socket) -> str:
     """What the client asks for; one that neither speaks nor closes is taken to ask nothing."""
-    word, deadline = b"", time.monotonic() + WORD_SEC
+    request, deadline = b"", time.monotonic() + REQUEST_SEC
     try:
-        while len(word) < WORD_LIMIT:
+        while len(request) < REQUEST_LIMIT:
             connection.settimeout(max(0.001, deadline - time.monotonic()))
-            part = connection.recv(WORD_LIMIT)
+            part = connection.recv(REQUEST_LIMIT)
             if not part:
                 break
-            word += part
+            request += part
     except OSError:
         return ""
     finally:
         connection.settimeout(CLIENT_TIMEOUT_SEC)
-    return word.decode("ascii", "replace").strip()
+    return request.decode("utf-8", "replace").strip()
 
 
 def _user(connection: socket.socket) -> int:

@@ -13,7 +13,7 @@ from agent.events.trace import create_trace
 from tests.evidence import make_events
 
 CONFIG = Path(__file__).parents[2] / "config" / "config.yaml"
-COMMANDS = ["run", "check-config", "replay", "record", "status"]
+COMMANDS = ["run", "check-config", "replay", "record", "status", "capture"]
 
 
 def aod_agent(*arguments: object) -> subprocess.CompletedProcess[str]:
