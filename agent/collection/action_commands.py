@@ -124,7 +124,10 @@ def syslogs(scene: Scene) -> list[Command]:
 
 
 def system_facts(scene: Scene) -> list[Command]:
-    """Release, kernel, cifs module with its settings, tools, uptime and reboots."""
+    """Release, kernel, cifs module with its settings, tools, uptime and reboots.
+
+    mount.cifs has the version of cifs-utils; asked for it, it wants capabilities.
+    """
     roots = scene.roots
     files = [roots.etc / "os-release"]
     files += [roots.proc / name for name in ("version", "cmdline", "uptime", "loadavg")]
@@ -135,8 +138,7 @@ def system_facts(scene: Scene) -> list[Command]:
         *_show(files),
         Command(("uname", "--all")),
         Command(("modinfo", "cifs"), absent_exit=1),
-        Command(("mount.cifs", "-V")),
-        *_packages(),
+        _packages(),
         Command(("last", "-x", "-n", "10", "reboot")),
     ]
 
@@ -167,10 +169,11 @@ def _matching(directory: Path, pattern: str) -> list[Path]:
         return []
 
 
-def _packages() -> list[Command]:
+def _packages() -> Command:
+    """Those that are installed; both programs exit with 1 when one of them is not."""
     if shutil.which("dpkg-query"):
-        return [Command(("dpkg-query", "--show", package), absent_exit=1) for package in PACKAGES]
-    return [Command(("rpm", "--query", package), absent_exit=1) for package in RPM_PACKAGES]
+        return Command(("dpkg-query", "--show", *PACKAGES), absent_exit=1)
+    return Command(("rpm", "--query", *RPM_PACKAGES), absent_exit=1)
 
 
 def _serves_cifs(comm: Path) -> bool:

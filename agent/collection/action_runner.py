@@ -181,13 +181,14 @@ def _summary(
 
 
 def _status(command: Command, result: CommandResult) -> str:
-    if not result.found or (result.exit is not None and result.exit == command.absent_exit):
+    absent = result.exit is not None and result.exit == command.absent_exit
+    if not result.found or (absent and not result.bytes):
         return "not_there"
     if result.stopped:
         return "stopped"
     if result.timed_out:
         return "timed_out"
-    ended = result.exit == 0 or (result.told and result.signal == signal.SIGTERM)
+    ended = result.exit == 0 or absent or (result.told and result.signal == signal.SIGTERM)
     if result.truncated:
         return "cut"
     return "ok" if ended else "failed"

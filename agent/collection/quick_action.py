@@ -35,7 +35,7 @@ class Span(Enum):
 @dataclass(frozen=True)
 class Command:
     """An argument list to run. ``absent_exit`` is the exit status by which the program says that
-    there is nothing of the kind on this host."""
+    there is nothing of the kind on this host, or not all of it."""
 
     argv: Argv
     absent_exit: int | None = None

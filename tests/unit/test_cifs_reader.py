@@ -163,5 +163,11 @@ def test_the_child_dies_when_its_parent_is_killed(proc: Path, silent: Path) -> N
 def readers(parent: int, path: Path) -> list[int]:
     """Children that have become the program that reads the file."""
     pids = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
-    wanted = b"\0".join((b"cat", b"--", str(path).encode(), b""))
-    return [int(pid) for pid in pids if Path(f"/proc/{pid}/cmdline").read_bytes() == wanted]
+    wanted = ["cat", "--", str(path), ""]
+    return [int(pid) for pid in pids if command_line(pid) == wanted]
+
+
+def command_line(pid: str) -> list[str]:
+    """Arguments, the program by its name alone."""
+    program, *words = Path(f"/proc/{pid}/cmdline").read_text().split("\0")
+    return [Path(program).name, *words]

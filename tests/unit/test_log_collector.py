@@ -340,6 +340,7 @@ def test_a_spool_removed_during_a_collection_is_made_anew(bench: Bench) -> None:
     bench.start()
     bench.collector.submit(make_action(actions=("waits",)))
     wait_until(lambda: bench.running() == 1)
+    wait_until(lambda: any(bench.spool.staging.glob("*/manifest.json")))
     shutil.rmtree(bench.spool.root)
     bench.gate.touch()
     wait_until(lambda: bool(bench.published))

@@ -334,6 +334,7 @@ def test_nothing_of_its_kind_is_told_apart_from_a_failure(scene: Scene, staging:
         Command(("sh", "-c", "echo no such ticket >&2; exit 1"), absent_exit=1),
         Command(("sh", "-c", "exit 2"), absent_exit=1),
         Command(("echo", "fine")),
+        Command(("sh", "-c", "echo one of two; exit 1"), absent_exit=1),
     ]
     mixed = QuickAction("mixed", "mixed.log", Kind.CMD, lambda _: wanted, "for a test")
     absent = QuickAction("absent", "absent.log", Kind.CMD, lambda _: wanted[:1], "for a test")
@@ -341,7 +342,7 @@ def test_nothing_of_its_kind_is_told_apart_from_a_failure(scene: Scene, staging:
     assert (results["absent"].status, results["absent"].file) == ("not_there", None)
     assert (results["mixed"].status, results["mixed"].exit) == ("failed", 2)
     statuses = [report.status for report in results["mixed"].commands]
-    assert statuses == ["not_there", "failed", "ok"]
+    assert statuses == ["not_there", "failed", "ok", "ok"]
     assert results["mixed"].commands[0].stderr_tail == "no such ticket"
     assert not (staging / "absent.log").exists()
 
@@ -449,3 +450,11 @@ def test_actions_run_at_the_same_time(roots: Roots, staging: Path) -> None:
         staging,
     )
     assert {result.status for result in results.values()} == {"ok"}
+
+
+def test_the_documentation_is_the_table() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "actions.md").read_text()
+    rows = [line.strip("| ").split(" | ")[:3] for line in text.splitlines() if line[:3] == "| `"]
+    assert rows == [
+        [f"`{action.name}`", f"`{action.output}`", action.why] for action in QUICK_ACTIONS
+    ]

@@ -26,7 +26,6 @@ AGENT_CONFIG = """\
 watch_interval_sec: 10
 aod_output_dir: /var/log/aod
 watcher:
-  actions: [journalctl, stats, debugdata, dmesg, mounts, smbinfo, syslogs]
   batch_max_wait_sec: 0.05
   incident_quiet_sec: 15
 guardian:
@@ -37,14 +36,12 @@ guardian:
       acceptable_count: 3
       default_threshold_ms: 400
       exclude_commands: [SMB2_CHANGE_NOTIFY, SMB2_LOCK, SMB2_ECHO]
-      actions: [journalctl, stats, debugdata, dmesg, mounts, smbinfo, syslogs]
     failed_commands:
       type: error
       tool: smbiosnoop
       mode: trackonly
       acceptable_count: 3
       track_codes: [EACCES, EIO]
-      actions: [journalctl, stats, debugdata, mounts]
 """
 
 
