@@ -78,8 +78,7 @@ class CollectionTally:
                 last_bundle_id=bundle.id,
             )
         message = f"Collected {bundle.id} for {action.anomaly.name}: {action.trigger.reason}"
-        details = {"bundle": bundle.id, "anomaly": action.anomaly.name, "size": bundle.size}
-        self._audit.record("collection", message, **details)
+        self._audit.record("collection", message, **_identity(action), size=bundle.size)
         self._listener.published(bundle)
 
     def failed(self, action: AnomalyAction, fault: BaseException) -> None:
@@ -105,5 +104,12 @@ class CollectionTally:
         with self._lock:
             self._failures.append((action.id, reason))
         message = f"No bundle for {action.anomaly.name} ({action.trigger.reason}): {reason}"
-        details = {"bundle": action.id, "anomaly": action.anomaly.name, "reason": reason}
-        self._audit.record("collection_failed", message, **details)
+        self._audit.record("collection_failed", message, **_identity(action), reason=reason)
+
+
+def _identity(action: AnomalyAction) -> dict[str, str]:
+    return {
+        "bundle": action.id,
+        "anomaly": action.anomaly.name,
+        "incident": action.incident.incident_id,
+    }

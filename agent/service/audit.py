@@ -7,6 +7,8 @@ import socket
 import struct
 from pathlib import Path
 
+from agent.service.audit_events import AUDIT_EVENTS
+
 JOURNAL_SOCKET = Path("/run/systemd/journal/socket")
 
 log = logging.getLogger("aod.audit")
@@ -35,10 +37,12 @@ class Audit:
         self._journal = journal
 
     def record(self, event: str, message: str, **details: object) -> None:
-        """Write one entry: ``AOD_EVENT=event`` and each detail as ``AOD_<NAME>``."""
+        """Write one entry: ``AOD_EVENT=event`` and each detail as ``AOD_<NAME>``; both are listed
+        in `agent.service.audit_events`."""
         if not self.enabled:
             return
-        fields = {"MESSAGE": message, "PRIORITY": "5", "SYSLOG_IDENTIFIER": "aod-agent"}
+        priority = AUDIT_EVENTS[event].priority
+        fields = {"MESSAGE": message, "PRIORITY": str(priority), "SYSLOG_IDENTIFIER": "aod-agent"}
         fields["AOD_EVENT"] = event
         fields.update({f"AOD_{name.upper()}": str(value) for name, value in details.items()})
         if not self._to_journal(encode_entry(fields)):
