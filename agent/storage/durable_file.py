@@ -75,13 +75,14 @@ def sync_directory(path: Path) -> None:
         os.close(descriptor)
 
 
-def open_plain(path: Path) -> int:
-    """Read descriptor of a plain file; links are not followed, devices and pipes refused.
+def open_plain(path: Path, access: int = os.O_RDONLY) -> int:
+    """Descriptor of a plain file; links are not followed, devices and pipes refused.
 
-    Raises `UnsafeFileError` for anything but a plain file, OSError as ``open`` does.
+    ``access`` is O_RDONLY or O_RDWR. Raises `UnsafeFileError` for anything but a plain file,
+    OSError as ``open`` does.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        descriptor = os.open(path, access | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         if path.is_symlink():
             raise UnsafeFileError(error.errno, "is a symbolic link", str(path)) from error
