@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -64,6 +64,19 @@ def publish_file(temporary: Path, final: Path) -> None:
         os.close(descriptor)
     temporary.rename(final)
     sync_directory(final.parent)
+
+
+def make_directory(path: Path, mode: int = 0o777) -> None:
+    """Make the directory ``path``, and with the default mode the parents it lacks, durably.
+
+    One that is there is made durable: who made it may have been killed before that.
+    """
+    if not path.is_dir():
+        if not path.parent.is_dir():
+            make_directory(path.parent)
+        path.mkdir(mode, exist_ok=True)
+    with suppress(PermissionError):  # a parent that may not be read is none that we made
+        sync_directory(path.parent)
 
 
 def sync_directory(path: Path) -> None:

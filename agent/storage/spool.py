@@ -13,6 +13,7 @@ import json
 import os
 import stat
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -99,7 +100,7 @@ class Spool:
         """
         try:
             for directory in (self.root, self.staging, self.batches):
-                directory.mkdir(mode=PRIVATE_MODE, parents=True, exist_ok=True)
+                durable_file.make_directory(directory, PRIVATE_MODE)
             if os.statvfs(self.batches).f_flag & os.ST_RDONLY:
                 raise ReadOnlySpoolError(self.root)
             self._open_to_shipper()
@@ -133,10 +134,17 @@ class Spool:
             durable_file.publish_file(archive, final)
             durable_file.publish_bytes(done, data)
         except BaseException:
-            for path in (archive, done, final):
-                path.unlink(missing_ok=True)
+            self._withdraw(archive, done, final)
             raise
         return SpooledBundle(bundle_id, final, done, size, shipped=False)
+
+    def _withdraw(self, temporary: Path, done: Path, final: Path) -> None:
+        """As in `remove`, no marker may outlive its archive, also when the power fails now."""
+        temporary.unlink(missing_ok=True)
+        done.unlink(missing_ok=True)
+        with suppress(OSError):  # what failed is known already, and the archive must go
+            durable_file.sync_directory(self.batches)
+        final.unlink(missing_ok=True)
 
     def finished(self) -> list[SpooledBundle]:
         """Bundles whose done-marker and archive exist, oldest first."""

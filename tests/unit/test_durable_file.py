@@ -25,6 +25,17 @@ def test_published_bytes_are_there_private_and_alone(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [final]
 
 
+def test_a_directory_is_made_with_its_parents_and_may_be_there(tmp_path: Path) -> None:
+    made = tmp_path / "a" / "b"
+    for _ in range(2):
+        durable_file.make_directory(made, 0o750)
+    assert stat.S_IMODE(made.stat().st_mode) & ~0o750 == 0
+    assert stat.S_IMODE(made.parent.stat().st_mode) & 0o700 == 0o700
+    (tmp_path / "file").touch()
+    with pytest.raises(FileExistsError):
+        durable_file.make_directory(tmp_path / "file")
+
+
 def test_publishing_replaces_a_link_and_never_writes_through_it(tmp_path: Path) -> None:
     victim, final = tmp_path / "victim", tmp_path / "x.done"
     victim.write_text("precious")
