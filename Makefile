@@ -7,7 +7,7 @@ DEMO  := build/demo
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-test demo test test-fast test-vm lint bench traces lab lab-traces \
-	lab-replay clean
+	lab-replay crash-matrix clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -22,7 +22,7 @@ setup: $(READY) ## the virtual environment
 
 setup-test: $(READY) ## what the tests need: packages, a MinIO server, the virtual machine's image
 	.ci/apt-install python3-bpfcc linux-headers-amd64 mmdebstrap qemu-system-x86 e2fsprogs \
-		openssh-client zstd iproute2 kmod
+		openssh-client zstd iproute2 kmod strace
 	$(BIN)/python -m tests.minio_server
 	$(BIN)/python -m tests.vm.image --kernel $${AOD_VM_KERNEL:-6.1}
 
@@ -70,6 +70,10 @@ lab-traces: setup-test ## the same, and keep the episodes in tests/data/episodes
 
 lab-replay: $(READY) ## score the kept episodes again, without a virtual machine
 	$(BIN)/python -m tests.lab.replay
+
+crash-matrix: $(READY) ## kill or fail every I/O step, lose power after each; EVERY=5 for a part
+	.ci/apt-install strace
+	$(BIN)/python -m tests.crash_matrix --every $(or $(EVERY),1)
 
 clean: ## remove what was built here
 	rm -rf build dist $(VENV) .mypy_cache .pytest_cache .ruff_cache *.egg-info
