@@ -33,7 +33,7 @@ def broken_after_restart(root: Path, fates: Fates) -> list[str]:
     """
     try:
         spool = victim.start(root)
-        again = spool.recover()
+        again = [*spool.recover(), *map(str, victim.unfinished(spool).recover())]
     except OSError as error:
         return [f"it does not start: {error}"]
     broken = [f"a second recovery still finds {name}" for name in again]

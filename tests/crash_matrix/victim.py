@@ -14,10 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from agent.collection.bundle_sealer import BundleSealer
 from agent.collection.collection_tally import Listener
 from agent.collection.log_collector import LogCollector
-from agent.collection.quick_actions import Kind, QuickAction
+from agent.collection.quick_action import Command, Kind, QuickAction, Wave
 from agent.collection.surroundings import HostFacts, Surroundings
+from agent.collection.unfinished_bundles import UnfinishedBundles
 from agent.configuration.schema import CollectionConfig
 from agent.detection.anomaly import AnomalyAction
 from agent.service.audit import Audit
@@ -31,14 +33,22 @@ DELIVERED, PENDING, EVICTED, ABSENT = "delivered", "pending", "evicted", "absent
 
 Fates = Mapping[str, frozenset[str]]
 
-# Both are read() and write(), which a replay can follow (cat copies within the kernel).
+# One after the other, so that their outputs are written in one order; both are read() and write(),
+# which a replay can follow (cat copies within the kernel).
 ACTIONS = (
-    QuickAction("greeting", "a.log", Kind.CMD, lambda _: [("echo", "hello")], "for the matrix"),
+    QuickAction(
+        "greeting",
+        "a.log",
+        Kind.CMD,
+        lambda _: [Command(("echo", "hello"))],
+        "for the matrix",
+        Wave.VOLATILE,
+    ),
     QuickAction(
         "version",
         "b.log",
         Kind.FILE,
-        lambda scene: [("head", "--bytes=500", str(scene.roots.proc / "version"))],
+        lambda scene: [Command(("head", "--bytes=500", str(scene.roots.proc / "version")))],
         "for the matrix",
     ),
 )
@@ -68,7 +78,13 @@ def start(root: Path) -> Spool:
     spool = Spool(root)
     spool.prepare()
     spool.recover()
+    list(unfinished(spool).recover())
     return spool
+
+
+def unfinished(spool: Spool) -> UnfinishedBundles:
+    """What a killed run left in staging."""
+    return UnfinishedBundles(spool, BundleSealer(spool), CollectionConfig)
 
 
 def seed_used_spool(root: Path) -> None:
@@ -173,7 +189,7 @@ def _make_bundles(root: Path) -> None:
 
 
 def _leave_draft(root: Path) -> None:
-    """Die when all is collected and packed, and nothing published."""
+    """Die when all is collected and packed, and nothing published: it must become a bundle."""
     collector = _new_collector(_DyingSpool(root))
     collector.submit(make_action(actions=("greeting", "version"), bundle_id=DRAFT))
     collector.drain()
@@ -223,7 +239,7 @@ AGENT = Victim(
         SHIPPED_BUNDLE: frozenset({DELIVERED}),
         EVICTED_BUNDLE: frozenset({PENDING, EVICTED}),
         KEPT_BUNDLE: frozenset({PENDING}),
-        DRAFT: MADE,
+        DRAFT: frozenset({PENDING}),
         FIRST: MADE,
         SECOND: MADE,
     },
