@@ -161,4 +161,7 @@ def _cleanup(section: Section, output_dir: Path) -> CleanupConfig:
         cleanup_interval_sec=section.number(
             "cleanup_interval_sec", CleanupConfig.cleanup_interval_sec, minimum=0.1, maximum=86_400
         ),
+        min_free_mb=section.number(
+            "min_free_mb", CleanupConfig.min_free_mb, minimum=0, maximum=10_000_000
+        ),
     )

@@ -252,6 +252,7 @@ class Controller:
             "collections": vars(self.collector.statistics()),
             "cleanup": vars(self.space_watcher.statistics()),
             "bundles": vars(self.spool.counts()),
+            "disk": vars(self.space_watcher.free_space.look()),
             "spool": str(self.spool.root),
             "components": {name: vars(thread.state) for name, thread in self._threads.items()},
         }

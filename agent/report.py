@@ -8,6 +8,7 @@ from typing import Any
 
 from agent.detection.description import duration
 from agent.replay import ReplayResult
+from agent.storage.free_space import MEGABYTE
 
 STATES = {
     "starting": "starting",
@@ -98,8 +99,10 @@ def status_text(status: dict[str, Any]) -> str:
         f"{collections['failed']:,} failed, {collections['refused']:,} refused",
         *_failure_lines(collections),
         f"  bundles     {bundles['made']:,} made = {bundles['delivered']:,} delivered "
-        f"+ {bundles['pending']:,} pending + {bundles['evicted']:,} evicted; "
+        f"+ {bundles['pending']:,} pending + {bundles['evicted']:,} evicted "
+        f"+ {bundles['quarantined']:,} quarantined; "
         f"{bundles['total_bytes'] / 1e6:.1f} MB in {status['spool']}",
+        *_disk_lines(status["disk"]),
         *_spool_lines(bundles, status["cleanup"]),
         *_component_lines(status["components"]),
     ]
@@ -174,6 +177,17 @@ def _failure_lines(part: dict[str, Any]) -> list[str]:
     return [f"    last failure: {part['last_failure']}"] if part["last_failure"] else []
 
 
+def _disk_lines(disk: dict[str, Any]) -> list[str]:
+    """The free space of the spool's file system, and whether it allows for bundles."""
+    free, floor = disk["free_bytes"], disk["floor_bytes"]
+    if free is None:
+        return [f"  disk        the free space is unknown: {disk['fault']}"]
+    text = f"  disk        {free / MEGABYTE:,.0f} MB free, floor {floor / MEGABYTE:,.0f} MB"
+    if free >= floor:
+        return [text]
+    return [text, "    NO new bundles: make room there, or see cleanup.min_free_mb"]
+
+
 def _spool_lines(bundles: dict[str, Any], cleanup: dict[str, Any]) -> list[str]:
     """What is wrong with the spool, and what cleaning it came to."""
     lines = []
@@ -182,7 +196,8 @@ def _spool_lines(bundles: dict[str, Any], cleanup: dict[str, Any]) -> list[str]:
     if any(cleanup.values()):
         lines.append(
             f"  cleanup     {cleanup['removed']:,} removed after shipping, "
-            f"{cleanup['evicted']:,} evicted before it, {cleanup['failed']:,} failures, "
+            f"{cleanup['evicted']:,} evicted before it, {cleanup['folded']:,} folded into the "
+            f"history, {cleanup['failed']:,} failures, "
             f"spool made anew {cleanup['spool_recreated']:,} times"
         )
     return lines + _failure_lines(cleanup)

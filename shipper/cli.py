@@ -106,7 +106,7 @@ def ship_once(config: ShipperConfig, options: argparse.Namespace) -> int:
 
     def show(outcome: Outcome) -> None:
         if outcome.key and not outcome.fault and not options.json:
-            print(f"shipped {outcome.bundle_id} ({outcome.size} bytes) {outcome.key}", flush=True)
+            print(f"shipped {outcome.title} ({outcome.size} bytes) {outcome.key}", flush=True)
 
     stop = _stop_on_signals()
     with SpoolLock(Spool(config.spool).batches):
@@ -115,6 +115,8 @@ def ship_once(config: ShipperConfig, options: argparse.Namespace) -> int:
         print(json.dumps(_summary_document(summary), indent=2))
     else:
         print(f"{len(summary.shipped)} shipped, {summary.left} left")
+        if summary.tombstones or summary.tombstones_left:
+            print(f"tombstones: {len(summary.tombstones)} shipped, {summary.tombstones_left} left")
     for note in summary.notes():
         _print_fault(note.text, note.remedy)
     if stop.is_set() and not summary.complete:
@@ -169,11 +171,10 @@ def _print_fault(message: str, remedy: str) -> None:
 
 def _summary_document(summary: Summary) -> dict[str, object]:
     return {
-        "shipped": [
-            {"id": outcome.bundle_id, "key": outcome.key, "size": outcome.size}
-            for outcome in summary.shipped
-        ],
+        "shipped": [_outcome_document(outcome) for outcome in summary.shipped],
         "left": summary.left,
+        "tombstones": [_outcome_document(outcome) for outcome in summary.tombstones],
+        "tombstones_left": summary.tombstones_left,
         "faults": [
             {
                 "kind": note.kind,
@@ -184,6 +185,10 @@ def _summary_document(summary: Summary) -> dict[str, object]:
             for note in summary.notes()
         ],
     }
+
+
+def _outcome_document(outcome: Outcome) -> dict[str, object]:
+    return {"id": outcome.bundle_id, "key": outcome.key, "size": outcome.size}
 
 
 if __name__ == "__main__":

@@ -24,6 +24,9 @@ class Destination(Protocol):
         may succeed, DestinationFault when somebody has to act first.
         """
 
+    def put_document(self, key: str, document: bytes) -> None:
+        """Store a small JSON document; on return it is durable. As `deliver` in all the rest."""
+
 
 def open_destination(config: ShipperConfig) -> Destination:
     """The store that the configuration names; touches neither the network nor the disk."""

@@ -43,10 +43,20 @@ class DirectoryBucket:
     def deliver(self, delivery: Delivery) -> None:
         """See `shipper.destination.Destination`."""
         archive, manifest = map(PurePosixPath, (delivery.keys.archive, delivery.keys.manifest))
+        with self._faults(), self._open_folder(archive.parent) as folder:
+            _put_archive(folder / archive.name, delivery)
+            _put_document(folder / manifest.name, delivery.manifest)
+
+    def put_document(self, key: str, document: bytes) -> None:
+        """See `shipper.destination.Destination`."""
+        path = PurePosixPath(key)
+        with self._faults(), self._open_folder(path.parent) as folder:
+            _put_document(folder / path.name, document)
+
+    @contextlib.contextmanager
+    def _faults(self) -> Iterator[None]:
         try:
-            with self._open_folder(archive.parent) as folder:
-                _put_archive(folder / archive.name, delivery)
-                _put_manifest(folder / manifest.name, delivery)
+            yield
         except OSError as error:
             raise DestinationFault(
                 f"{self.description}: {error.strerror or error}",
@@ -97,10 +107,10 @@ def _put_archive(final: Path, delivery: Delivery) -> None:
         raise
 
 
-def _put_manifest(final: Path, delivery: Delivery) -> None:
-    if not _holds(final, hashlib.sha256(delivery.manifest).digest()):
+def _put_document(final: Path, document: bytes) -> None:
+    if not _holds(final, hashlib.sha256(document).digest()):
         _clear_leftovers(final)
-        durable_file.publish_bytes(final, delivery.manifest)
+        durable_file.publish_bytes(final, document)
 
 
 def _clear_leftovers(final: Path) -> None:

@@ -38,3 +38,12 @@ class BundleFault(Fault):
     """This one bundle is not what its manifest says; the others go on."""
 
     kind = "bundle"
+
+
+def spool_fault(what: str, error: OSError) -> HostFault:
+    """The spool hinders the shipper: ``what`` says in which way."""
+    return HostFault(
+        f"the spool {what}: {error.strerror or error}",
+        "the shipper's user must be in the group that owns the spool, and its file system have "
+        "room",
+    )

@@ -34,8 +34,21 @@ def object_keys(prefix: str, host: str, anomaly: str, bundle_id: str, sha256: st
     ``host`` and ``anomaly`` may be hostile text. Raises ValueError when the ULID's time is
     beyond the year 9999.
     """
+    stem = _stem(prefix, host, anomaly, bundle_id, sha256)
+    return ObjectKeys(archive=stem + ARCHIVE, manifest=stem + ".json")
+
+
+def tombstone_key(prefix: str, host: str, anomaly: str, bundle_id: str, sha256: str) -> str:
+    """Where the tombstone of an evicted bundle lies: beside the manifest that never came.
+
+    Everything as for `object_keys`; what is not known is empty, and does not stand in the key.
+    """
+    return _stem(prefix, host, anomaly, bundle_id, sha256) + ".evicted.json"
+
+
+def _stem(prefix: str, host: str, anomaly: str, bundle_id: str, sha256: str) -> str:
     day = datetime.fromtimestamp(ulid_time_ms(bundle_id) / 1000, tz=timezone.utc)
     folders = [part for part in prefix.split("/") if part not in ("", ".", "..")]
     folders += [safe_name(host), f"{day.year:04}", f"{day.month:02}", f"{day.day:02}"]
-    stem = "/".join([*folders, f"{bundle_id}-{safe_name(anomaly)}-{sha256[:12]}"])
-    return ObjectKeys(archive=stem + ARCHIVE, manifest=stem + ".json")
+    name = [bundle_id, safe_name(anomaly), *([sha256[:12]] if sha256 else [])]
+    return "/".join([*folders, "-".join(name)])

@@ -10,7 +10,8 @@ from shipper.shipper_state import FaultNote, utc_now
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one bundle: its ``key`` in the store, or the ``fault`` in the way.
+    """What became of one bundle, or of its ``tombstone``: its ``key`` in the store, or the
+    ``fault`` in the way.
 
     With both, it is in the store but the spool takes no receipt; with neither, it was evicted
     before its turn came.
@@ -20,24 +21,33 @@ class Outcome:
     size: int
     key: str | None = None
     fault: Fault | None = None
+    tombstone: bool = False
+
+    @property
+    def title(self) -> str:
+        """What it is about, in words."""
+        return f"the tombstone of {self.bundle_id}" if self.tombstone else self.bundle_id
 
 
 @dataclass(frozen=True)
 class Summary:
     """One round: what was shipped, what was passed over while others went, and the fault of all.
 
-    ``left`` counts the bundles that are still pending, those passed over among them.
+    ``left`` counts the bundles that are still pending, those passed over among them;
+    ``tombstones`` are shipped ones, and ``tombstones_left`` wait.
     """
 
     shipped: tuple[Outcome, ...] = ()
+    tombstones: tuple[Outcome, ...] = ()
     passed_over: tuple[Outcome, ...] = ()
     fault: Fault | None = None
     left: int = 0
+    tombstones_left: int = 0
 
     @property
     def complete(self) -> bool:
         """Whether nothing stayed behind."""
-        return not self.left and self.fault is None
+        return not self.left and not self.tombstones_left and self.fault is None
 
     def notes(self) -> list[FaultNote]:
         """Every fault of the round, that of all bundles first, as of now."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_random_exponential
 
 from agent.service.stop_signal import StopSignal
@@ -32,7 +34,14 @@ class PatientDelivery:
 
     def deliver(self, delivery: Delivery) -> int:
         """Deliver in as many attempts as configured; how many it took."""
-        self._retrying(self._destination.deliver, delivery)
+        return self._attempt(lambda: self._destination.deliver(delivery))
+
+    def put_document(self, key: str, document: bytes) -> int:
+        """The same for a small JSON document."""
+        return self._attempt(lambda: self._destination.put_document(key, document))
+
+    def _attempt(self, store: Callable[[], None]) -> int:
+        self._retrying(store)
         return int(self._retrying.statistics["attempt_number"])
 
     def _gives_up(self, state: RetryCallState) -> bool:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import ssl
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import urlsplit
@@ -66,16 +67,28 @@ class S3Bucket:
 
     def deliver(self, delivery: Delivery) -> None:
         """See `shipper.destination.Destination`."""
+        with self._open_client() as client:
+            self._put_archive(client, delivery)
+            self._put_document(client, delivery.keys.manifest, delivery.manifest)
+
+    def put_document(self, key: str, document: bytes) -> None:
+        """See `shipper.destination.Destination`."""
+        with self._open_client() as client:
+            self._put_document(client, key, document)
+
+    @contextlib.contextmanager
+    def _open_client(self) -> Iterator[_Client]:
         try:
             self._client = self._client or _make_client(self._config)
-            self._put_archive(self._client, delivery)
-            key, manifest = delivery.keys.manifest, delivery.manifest
-            self._put(self._client, key, manifest, "application/json", {})
+            yield self._client
         except _STORE_ERRORS as error:
             fault = as_fault(error, self.description)
             if isinstance(fault, DestinationFault):
                 self._client = None
             raise fault from error
+
+    def _put_document(self, client: _Client, key: str, document: bytes) -> None:
+        self._put(client, key, document, "application/json", {})
 
     def _put_archive(self, client: _Client, delivery: Delivery) -> None:
         key, kind, metadata = delivery.keys.archive, "application/zstd", {"sha256": delivery.sha256}

@@ -39,9 +39,9 @@ def serve(shipper: Shipper, config: ShipperConfig, stop: StopSignal) -> None:
 
 
 def log_outcome(outcome: Outcome) -> None:
-    """One line for every bundle that is delivered; what stays is told once a round is over."""
+    """One line for all that is delivered; what stays is told once a round is over."""
     if outcome.key is not None and outcome.fault is None:
-        _log.info("shipped %s (%d bytes) %s", outcome.bundle_id, outcome.size, outcome.key)
+        _log.info("shipped %s (%d bytes) %s", outcome.title, outcome.size, outcome.key)
 
 
 def _tell(summary: Summary, known: list[FaultNote], state: StateFile) -> list[FaultNote]:

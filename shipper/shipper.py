@@ -1,10 +1,12 @@
-"""Spool to store: every finished bundle once, in the order in which they were made."""
+"""Spool to store: every finished bundle once, in the order in which they were made; tombstones."""
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Set
+from dataclasses import dataclass
+from functools import partial
 
 from agent import __version__
 from agent.service.stop_signal import StopSignal
@@ -13,15 +15,20 @@ from shipper.bad_bundles import BadBundles, stamp_of
 from shipper.config_schema import ShipperConfig
 from shipper.delivery import Delivery, read_delivery
 from shipper.destination import Destination
-from shipper.faults import BundleFault, Fault, HostFault
+from shipper.faults import BundleFault, Fault, HostFault, spool_fault
 from shipper.outcome import Outcome, Summary
 from shipper.retries import PatientDelivery
 from shipper.shipper_state import utc_now
 from shipper.shipping_round import ShippingRound
+from shipper.tombstones import Tombstones
 
-_SPOOL_REMEDY = (
-    "the shipper's user must be in the group that owns the spool, and its file system have room"
-)
+
+@dataclass(frozen=True)
+class _Cargo:
+    """A bundle, or a tombstone, and how it is shipped: ``ship(once)``, in one attempt or more."""
+
+    id: str
+    ship: Callable[[bool], Outcome]
 
 
 class Shipper:
@@ -44,56 +51,66 @@ class Shipper:
         self._prefix = config.prefix
         self._stop = stop
         self._on_outcome = on_outcome
-        self._bad = BadBundles()
+        self._tombstones = Tombstones(self._spool, destination, self._patient, config.prefix)
+        self._bad = BadBundles(self._spool)
         self._last_failure: dict[str, float] = {}
         self._unwritten_receipts: dict[str, Manifest] = {}
 
     def ship_pending(self) -> Summary:
-        """Ship what is pending, oldest first, until done, stopped, or a fault concerns all.
+        """Ship what is pending, oldest first, then tombstones, until done, stopped, or a fault
+        concerns all.
 
         Raises nothing but programming errors: faults are in the summary.
         """
         try:
             pending = self._spool.pending()
+            ids = {bundle.id for bundle in pending}
+            tombstones = self._tombstones.undelivered(ids)
+            self._forget_all_but(ids, tombstones)
         except OSError as error:
-            return Summary(fault=_spool_fault("cannot be listed", error))
-        self._forget_all_but({bundle.id for bundle in pending})
-        return self._ship_all(pending)
+            return Summary(fault=spool_fault("cannot be listed", error))
+        waiting = [_Cargo(bundle.id, partial(self._ship, bundle)) for bundle in pending]
+        waiting += [_Cargo(one, partial(self._tombstones.ship, one)) for one in tombstones]
+        return self._ship_all(waiting, ShippingRound(len(pending), len(tombstones)))
 
-    def _forget_all_but(self, pending: set[str]) -> None:
+    def _forget_all_but(self, pending: Set[str], tombstones: list[str]) -> None:
         self._bad.keep_only(pending)
-        for bundle_id in self._last_failure.keys() - pending:
+        for bundle_id in self._last_failure.keys() - pending - set(tombstones):
             del self._last_failure[bundle_id]
         for bundle_id in self._unwritten_receipts.keys() - pending:
             del self._unwritten_receipts[bundle_id]
 
-    def _ship_all(self, pending: list[SpooledBundle]) -> Summary:
-        """Oldest first. After a fault another one, tried once, shows whether it concerns all."""
-        waiting, this_round = list(pending), ShippingRound(len(pending))
+    def _ship_all(self, waiting: list[_Cargo], this_round: ShippingRound) -> Summary:
+        """In order. After a fault another one, tried once, shows whether it concerns all."""
         while waiting and not this_round.over and not self._stop.is_set():
-            bundle, deliver = waiting[0], self._patient.deliver
-            if this_round.in_doubt:
+            cargo, once = waiting[0], this_round.in_doubt
+            if once:
                 # Never the same again: many that are refused must not hide one that is not.
-                bundle = min(waiting, key=lambda one: self._last_failure.get(one.id, 0))
-                deliver = self._deliver_once
-            waiting.remove(bundle)
-            this_round.add(self._ship(bundle, deliver))
+                cargo = min(waiting, key=lambda one: self._last_failure.get(one.id, 0))
+            waiting.remove(cargo)
+            outcome = cargo.ship(once)
+            if outcome.fault is not None:
+                self._last_failure[cargo.id] = time.monotonic()
+            if outcome.tombstone:
+                self._on_outcome(outcome)
+            this_round.add(outcome)
         return this_round.summary()
 
-    def _ship(self, bundle: SpooledBundle, deliver: Callable[[Delivery], int]) -> Outcome:
+    def _ship(self, bundle: SpooledBundle, once: bool) -> Outcome:
         stamp = stamp_of(bundle)
         verdict = self._bad.find(bundle.id, stamp)
         if verdict is not None:
             return verdict
-        outcome = self._try_to_ship(bundle, deliver)
+        outcome = self._try_to_ship(bundle, once)
         if isinstance(outcome.fault, BundleFault):
             self._bad.add(stamp, outcome)
-        elif outcome.fault is not None:
-            self._last_failure[bundle.id] = time.monotonic()
+        elif outcome.key is not None:
+            self._bad.clear(bundle.id)
         self._on_outcome(outcome)
         return outcome
 
-    def _try_to_ship(self, bundle: SpooledBundle, deliver: Callable[[Delivery], int]) -> Outcome:
+    def _try_to_ship(self, bundle: SpooledBundle, once: bool) -> Outcome:
+        deliver = self._deliver_once if once else self._patient.deliver
         try:
             if bundle.id not in self._unwritten_receipts:
                 delivery = read_delivery(bundle, self._prefix)
@@ -130,9 +147,5 @@ class Shipper:
             self._spool.write_receipt(bundle.id, receipt)
             del self._unwritten_receipts[bundle.id]
         except OSError as error:
-            fault = _spool_fault("takes no receipt", error)
+            fault = spool_fault("takes no receipt", error)
         return Outcome(bundle.id, receipt["size"], receipt["key"], fault)
-
-
-def _spool_fault(what: str, error: OSError) -> HostFault:
-    return HostFault(f"the spool {what}: {error.strerror or error}", _SPOOL_REMEDY)

@@ -8,11 +8,14 @@ import os
 from pathlib import Path
 
 from agent.storage.durable_file import TEMPORARY_SUFFIX
-from agent.storage.spool import SHIPPED
+from agent.storage.spool import EVICTED_SHIPPED, QUARANTINED, SHIPPED
 from shipper.faults import HostFault
 from shipper.shipper_state import STATE_FILE
 
-_LEFTOVERS = (f".*{SHIPPED}.*{TEMPORARY_SUFFIX}", f".{STATE_FILE}.*{TEMPORARY_SUFFIX}")
+_LEFTOVERS = [
+    f".{name}.*{TEMPORARY_SUFFIX}"
+    for name in (f"*{SHIPPED}", f"*{EVICTED_SHIPPED}", f"*{QUARANTINED}", STATE_FILE)
+]
 
 
 class SpoolLock:

@@ -8,17 +8,20 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from agent.storage import durable_file
-from agent.storage.spool import SHIPPED, Spool, SpoolCounts
+from agent.storage.spool import SHIPPED, Spool
+from agent.storage.spool_counts import SpoolCounts
 from shipper.shipper_state import FaultNote, StateFile
 
 
 @dataclass(frozen=True)
 class ShipperStatus:
-    """The spool as the shipper sees it. ``last_delivery`` is the newest receipt."""
+    """The spool as the shipper sees it. ``last_delivery`` is the newest receipt, and ``tombstones``
+    counts those of which the store does not know yet."""
 
     spool: str
     destination: str
     counts: SpoolCounts
+    tombstones: int
     oldest_pending: str | None
     oldest_pending_age_sec: float | None
     last_delivery: dict[str, Any] | None
@@ -41,7 +44,14 @@ class ShipperStatus:
             lines.append(f"oldest         {self.oldest_pending} ({age} old)")
         lines.append(f"delivered      {counts.delivered}")
         if counts.evicted:
-            lines.append(f"evicted        {counts.evicted} (never shipped: the spool was full)")
+            lines.append(
+                f"evicted        {counts.evicted} (never shipped: the spool was full), "
+                f"{self.tombstones} of which the store does not know"
+            )
+        if counts.quarantined:
+            lines.append(f"quarantined    {counts.quarantined} (not what their manifests say)")
+        if counts.fault:
+            lines.append(f"NO COUNTS      {counts.fault}")
         if self.last_delivery is not None:
             receipt = self.last_delivery
             lines.append(f"last delivery  {receipt.get('shipped_at')} {receipt.get('key')}")
@@ -53,12 +63,15 @@ class ShipperStatus:
 
 def read_status(spool: Spool, destination: str) -> ShipperStatus:
     """The status of ``spool`` now. Raises OSError when it may not be read."""
-    pending = spool.pending()
+    pending = [
+        bundle for bundle in spool.pending() if not bundle.quarantined and not bundle.evicted
+    ]
     oldest = pending[0] if pending else None
     return ShipperStatus(
         spool=str(spool.root),
         destination=destination,
         counts=spool.counts(),
+        tombstones=len(spool.undelivered_tombstones()),
         oldest_pending=oldest.id if oldest else None,
         oldest_pending_age_sec=max(0.0, time.time() - oldest.time_ms / 1000) if oldest else None,
         last_delivery=_newest_receipt(spool),

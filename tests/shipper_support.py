@@ -126,6 +126,13 @@ class FaultyDestination:
             raise fault
         self._directory.deliver(delivery)
 
+    def put_document(self, key: str, document: bytes) -> None:
+        self.seen.append(key)
+        fault = self._faults.pop(0) if self._faults else None
+        if fault is not None:
+            raise fault
+        self._directory.put_document(key, document)
+
 
 class ScriptedStore:
     """An S3 endpoint that answers each request as ``answer(number, method, path)`` says.

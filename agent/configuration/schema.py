@@ -84,11 +84,12 @@ class CollectionConfig:
 
 @dataclass(frozen=True)
 class CleanupConfig:
-    """Bounds of the spool; cleaning starts at 90 % of the size and stops at 50 %."""
+    """Bounds of the spool, and of what it may leave free on its file system (0: no floor)."""
 
     max_log_age_days: float = 2.0
     max_total_log_size_mb: float = 200.0
     cleanup_interval_sec: float = 60.0
+    min_free_mb: float = 200.0
 
 
 @dataclass(frozen=True)

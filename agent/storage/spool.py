@@ -1,9 +1,11 @@
 """The spool: a directory of finished bundles, and the contract between agent and shipper.
 
 A bundle is ``<id>.tar.zst``, then ``<id>.done`` (its manifest, JSON), written last; then, from the
-shipper, ``<id>.shipped`` (its receipt). ``<id>.evicted`` is the tombstone of a bundle that had to
-go before it was shipped. ``<id>`` is a ULID. There is no other state: whatever dies, whenever, a
-restart finds either no bundle or a whole one.
+shipper, ``<id>.shipped`` (its receipt), or ``<id>.quarantined`` while it is not what its manifest
+says. ``<id>.evicted`` is the tombstone of a bundle that had to go before it was shipped, and
+``<id>.evicted-shipped``, from the shipper, tells that the tombstone is in the store. ``<id>`` is a
+ULID. ``history.json`` beside the directory counts what was folded away. There is no other state:
+whatever dies, whenever, a restart finds either no bundle or a whole one.
 """
 
 from __future__ import annotations
@@ -19,12 +21,18 @@ from pathlib import Path
 from typing import Any
 
 from agent.storage import durable_file
+from agent.storage.history import HistoryFile
+from agent.storage.spool_counts import SpoolCounts, count
+from agent.storage.spool_listing import ids_by_suffix, plain_files
 from agent.storage.ulid import is_ulid, ulid_time_ms
 
 ARCHIVE = ".tar.zst"
 DONE = ".done"
 SHIPPED = ".shipped"
+QUARANTINED = ".quarantined"
 EVICTED = ".evicted"
+EVICTED_SHIPPED = ".evicted-shipped"
+HISTORY_FILE = "history.json"
 
 # Sticky and setgid: the shipper's user may add receipts, but not remove what the agent wrote.
 BATCHES_MODE = 0o3770
@@ -33,6 +41,11 @@ PRIVATE_MODE = 0o750
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 Manifest = dict[str, Any]
+
+
+def as_bytes(manifest: Manifest) -> bytes:
+    """The one form in which manifests, receipts and tombstones lie in files and objects."""
+    return json.dumps(manifest, indent=2, sort_keys=True).encode() + b"\n"
 
 
 class ReadOnlySpoolError(OSError):
@@ -48,13 +61,18 @@ class ReadOnlySpoolError(OSError):
 
 @dataclass(frozen=True)
 class SpooledBundle:
-    """One finished bundle: its done-marker exists. ``size`` is the archive's, in bytes."""
+    """One finished bundle: its done-marker exists. ``size`` is the archive's, in bytes.
+
+    ``evicted``: it has a tombstone; what is left of it is there because a run was killed.
+    """
 
     id: str
     archive: Path
     done: Path
     size: int
     shipped: bool
+    quarantined: bool = False
+    evicted: bool = False
 
     @property
     def time_ms(self) -> int:
@@ -69,22 +87,6 @@ class SpooledBundle:
         return manifest
 
 
-@dataclass(frozen=True)
-class SpoolCounts:
-    """Bundles by fate; ``made`` is the sum of the other three.
-
-    ``fault`` says why the spool cannot be read (the numbers are 0 then); else it is empty.
-    """
-
-    made: int = 0
-    delivered: int = 0
-    pending: int = 0
-    evicted: int = 0
-    pending_bytes: int = 0
-    total_bytes: int = 0
-    fault: str = ""
-
-
 class Spool:
     """The spool below ``root`` (the configuration's ``aod_output_dir``). Safe for many threads."""
 
@@ -92,6 +94,7 @@ class Spool:
         self.root = root
         self.batches = root / "batches"
         self.staging = root / "staging"
+        self.history = HistoryFile(root / HISTORY_FILE)
 
     def prepare(self) -> None:
         """Make the directories that are missing, and open our own `batches` to the shipper.
@@ -127,7 +130,7 @@ class Spool:
         Raises OSError; then neither is there, whichever step failed.
         """
         final, done = self.path(bundle_id, ARCHIVE), self.path(bundle_id, DONE)
-        data = json.dumps(manifest, indent=2, sort_keys=True).encode() + b"\n"
+        data = as_bytes(manifest)
         try:
             # Once the marker is there, the archive may be shipped and cleaned up at any moment.
             size = archive.lstat().st_size
@@ -149,10 +152,11 @@ class Spool:
     def finished(self) -> list[SpooledBundle]:
         """Bundles whose done-marker and archive exist, oldest first."""
         names = self._names()
+        flags = [names.get(suffix, set()) for suffix in (SHIPPED, QUARANTINED, EVICTED)]
         return [
             bundle
             for bundle_id in sorted(names.get(DONE, set()) & names.get(ARCHIVE, set()))
-            if (bundle := self._bundle(bundle_id, bundle_id in names.get(SHIPPED, set())))
+            if (bundle := self._bundle(bundle_id, *(bundle_id in ids for ids in flags)))
         ]
 
     def pending(self) -> list[SpooledBundle]:
@@ -161,32 +165,54 @@ class Spool:
 
     def write_receipt(self, bundle_id: str, receipt: Manifest) -> None:
         """Record that the bundle is in the store; from then on it may be cleaned up."""
-        data = json.dumps(receipt, indent=2, sort_keys=True).encode() + b"\n"
-        durable_file.publish_bytes(self.path(bundle_id, SHIPPED), data)
+        durable_file.publish_bytes(self.path(bundle_id, SHIPPED), as_bytes(receipt))
+
+    def mark_quarantined(self, bundle_id: str, mark: Manifest) -> None:
+        """Record that the bundle cannot be shipped as it is."""
+        durable_file.publish_bytes(self.path(bundle_id, QUARANTINED), as_bytes(mark))
+
+    def lift_quarantine(self, bundle_id: str) -> None:
+        """Take the mark back, if there is one."""
+        self.path(bundle_id, QUARANTINED).unlink(missing_ok=True)
+
+    def quarantined(self) -> set[str]:
+        """Ids with a mark, whether their bundle is still there or not."""
+        return self._names().get(QUARANTINED, set())
+
+    def undelivered_tombstones(self) -> list[str]:
+        """Ids of evicted bundles of which the store does not know, oldest first."""
+        names = self._names()
+        known = names.get(EVICTED_SHIPPED, set()) | names.get(SHIPPED, set())
+        return sorted(names.get(EVICTED, set()) - known)
+
+    def note_tombstone_delivered(self, bundle_id: str, receipt: Manifest) -> None:
+        """Record that the tombstone is in the store."""
+        durable_file.publish_bytes(self.path(bundle_id, EVICTED_SHIPPED), as_bytes(receipt))
 
     def was_made(self, bundle_id: str) -> bool:
-        """Whether the bundle was ever finished, wherever it is by now."""
+        """Whether the bundle was ever finished, wherever it is by now; not to be asked of one that
+        may have been folded away (`agent.storage.folding`)."""
         return any(self.path(bundle_id, suffix).exists() for suffix in (DONE, SHIPPED, EVICTED))
 
     def remove(self, bundle: SpooledBundle, tombstone: Manifest | None) -> None:
-        """Delete a bundle; ``tombstone`` is required for one that was not shipped.
+        """Delete a bundle; one with neither receipt nor tombstone requires ``tombstone``.
 
         The marker goes first, so that nobody sees a marker without its archive; the receipt or
-        the tombstone stays and keeps the counts true.
+        the tombstone stays and keeps the counts true. A tombstone is never written anew: it may
+        be in the store already.
         """
-        if tombstone is not None:
+        if tombstone is not None and not bundle.evicted:
             self._bury(bundle, tombstone)
-        elif not bundle.shipped:
+        elif not bundle.shipped and not bundle.evicted:
             raise ValueError(f"bundle {bundle.id} is not shipped: its removal needs a tombstone")
         bundle.done.unlink(missing_ok=True)
         durable_file.sync_directory(self.batches)
         bundle.archive.unlink(missing_ok=True)
 
     def _bury(self, bundle: SpooledBundle, tombstone: Manifest) -> None:
-        data = json.dumps(tombstone, sort_keys=True).encode() + b"\n"
         grave = self.path(bundle.id, EVICTED)
         try:
-            durable_file.publish_bytes(grave, data)
+            durable_file.publish_bytes(grave, as_bytes(tombstone))
         except OSError as error:
             if error.errno not in NO_SPACE:
                 raise
@@ -195,27 +221,19 @@ class Spool:
             bundle.done.replace(grave)
 
     def counts(self) -> SpoolCounts:
-        """Every bundle ever made, by fate, from the files alone. Does not raise OSError."""
+        """Every bundle ever made, by fate, from the files alone. Does not raise OSError.
+
+        The bundles are looked at before the names: one that meets its fate meanwhile had left a
+        receipt or a tombstone before it went, and so is not missed.
+        """
         try:
-            return self._count()
+            while True:
+                history, finished, names = self.history.read(), self.finished(), self._names()
+                if self.history.read() == history:  # else it was folding meanwhile
+                    tombstones = names.get(EVICTED, set())
+                    return count(finished, names.get(SHIPPED, set()), tombstones, history)
         except OSError as error:
             return SpoolCounts(fault=str(error))
-
-    def _count(self) -> SpoolCounts:
-        names = self._names()
-        finished = self.finished()
-        waiting = [bundle for bundle in finished if not bundle.shipped]
-        delivered = names.get(SHIPPED, set())
-        evicted = names.get(EVICTED, set()) - delivered
-        pending = [bundle for bundle in waiting if bundle.id not in evicted]
-        return SpoolCounts(
-            made=len(delivered) + len(pending) + len(evicted),
-            delivered=len(delivered),
-            pending=len(pending),
-            evicted=len(evicted),
-            pending_bytes=sum(bundle.size for bundle in pending),
-            total_bytes=sum(bundle.size for bundle in finished),
-        )
 
     def recover(self) -> list[str]:
         """Remove what a killed run left unfinished in `batches`; names of what went, for the audit.
@@ -250,30 +268,23 @@ class Spool:
             for name in self._plain_files()
             if name.startswith(".")
             and is_ulid(name[1:27])
-            and name[27:].startswith((ARCHIVE, DONE, EVICTED))
+            and name[27:].startswith((f"{ARCHIVE}.", f"{DONE}.", f"{EVICTED}."))
             and name.endswith(durable_file.TEMPORARY_SUFFIX)
         ]
 
-    def _bundle(self, bundle_id: str, shipped: bool) -> SpooledBundle | None:
-        archive = self.path(bundle_id, ARCHIVE)
+    def _bundle(
+        self, bundle_id: str, shipped: bool, quarantined: bool, evicted: bool
+    ) -> SpooledBundle | None:
+        archive, done = self.path(bundle_id, ARCHIVE), self.path(bundle_id, DONE)
         try:
             size = archive.lstat().st_size
         except FileNotFoundError:  # cleaned up between the listing and here
             return None
-        return SpooledBundle(bundle_id, archive, self.path(bundle_id, DONE), size, shipped)
+        return SpooledBundle(bundle_id, archive, done, size, shipped, quarantined, evicted)
 
     def _names(self) -> dict[str, set[str]]:
         """Bundle ids by suffix; a spool that vanished is an empty one."""
-        found: dict[str, set[str]] = {}
-        for name in self._plain_files():
-            bundle_id, dot, suffix = name.partition(".")
-            if is_ulid(bundle_id):
-                found.setdefault(dot + suffix, set()).add(bundle_id)
-        return found
+        return ids_by_suffix(self.batches)
 
     def _plain_files(self) -> Iterator[str]:
-        try:
-            with os.scandir(self.batches) as entries:
-                yield from (entry.name for entry in entries if entry.is_file(follow_symlinks=False))
-        except FileNotFoundError:
-            return
+        return plain_files(self.batches)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import subprocess
@@ -15,8 +16,10 @@ from agent.collection.log_collector import LogCollector
 from agent.collection.quick_action import Command, Kind, QuickAction
 from agent.collection.surroundings import HostFacts, Surroundings
 from agent.configuration.schema import CleanupConfig, CollectionConfig
+from agent.storage.free_space import MEGABYTE, DiskNearlyFullError
 from agent.storage.space_watcher import SpaceWatcher
-from agent.storage.spool import Spool
+from agent.storage.spool import EVICTED, Spool
+from agent.storage.tombstone import read_tombstone
 from tests.evidence import Journal, make_action, make_events, wait_until
 
 PAGE = 4096
@@ -124,22 +127,55 @@ def test_wherever_the_space_ends_there_is_a_whole_bundle_or_none(
 
 
 def test_a_full_disk_can_be_cleaned(disk: SmallDisk, spool: Spool, journal: Journal) -> None:
-    collector = LogCollector(
-        spool, CollectionConfig(after_sec=0), journal.audit, Surroundings(HOST)
-    )
-    for _ in range(5):
-        collector.submit(make_action(make_events(300)))
-    collector.stop()
-    collector.run()
-    assert spool.counts().pending == 5
+    make_bundles(spool, journal, 5)
     disk.fill(leave_pages=0)
     config = CleanupConfig(
-        max_log_age_days=100_000, max_total_log_size_mb=spool.counts().total_bytes / (1 << 20)
+        max_total_log_size_mb=spool.counts().total_bytes * 0.7 / MEGABYTE, min_free_mb=0
     )
     watcher = SpaceWatcher(spool, config, journal.audit)
     watcher.clean()
     counts = spool.counts()
-    assert (counts.made, counts.evicted, counts.pending) == (5, 3, 2)
+    assert (counts.made, counts.evicted, counts.pending) == (5, 2, 3)
     assert counts.evicted == watcher.statistics().evicted
     assert watcher.statistics().failed == 0
     assert disk.free_pages() > 0
+    for bundle_id in spool.undelivered_tombstones():
+        tombstone = read_tombstone(bundle_id, spool.path(bundle_id, EVICTED).read_bytes())
+        assert (tombstone["host"], tombstone["reason"]) == ("client-7", "size")
+        assert len(tombstone["sha256"]) == 64
+        assert tombstone["incident"]
+
+
+def test_below_the_floor_delivered_bundles_make_room_and_then_none_is_begun(
+    disk: SmallDisk, spool: Spool, journal: Journal
+) -> None:
+    make_bundles(spool, journal, 3)
+    delivered, *waiting = spool.finished()
+    spool.write_receipt(delivered.id, {})
+    free_mb = disk.free_pages() * PAGE / MEGABYTE
+    watcher = SpaceWatcher(
+        spool, CleanupConfig(max_log_age_days=3650, min_free_mb=free_mb), journal.audit
+    )
+    watcher.free_space.room_for_bundle()
+    watcher.clean()
+    assert len(spool.finished()) == 3, "at the floor, nothing has to go"
+    disk.fill(leave_pages=1)
+    with pytest.raises(DiskNearlyFullError, match=r"cleanup\.min_free_mb") as caught:
+        watcher.free_space.room_for_bundle()
+    assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, str(spool.root))
+    watcher.clean()
+    assert [bundle.id for bundle in spool.finished()] == [bundle.id for bundle in waiting]
+    assert spool.counts().evicted == 0
+    disk.release()
+    watcher.free_space.room_for_bundle()
+
+
+def make_bundles(spool: Spool, journal: Journal, number: int) -> None:
+    collector = LogCollector(
+        spool, CollectionConfig(after_sec=0), journal.audit, Surroundings(HOST)
+    )
+    for _ in range(number):
+        collector.submit(make_action(make_events(300)))
+    collector.stop()
+    collector.run()
+    assert spool.counts().pending == number

@@ -266,6 +266,10 @@ WRONG = {
         "cleanup: {max_log_age_days: -2}\n" + LATENCY, 1, "cleanup.max_log_age_days",
         "-2 is too small", "from 0.01",
     ),
+    "negative floor": (
+        "cleanup: {min_free_mb: -1}\n" + LATENCY, 1, "cleanup.min_free_mb",
+        "-1 is too small", "from 0",
+    ),
     "exponent without dot": (
         "cleanup: {max_total_log_size_mb: 1e3}\n" + LATENCY, 1, "cleanup.max_total_log_size_mb",
         '"1e3" is text', "a number from",
@@ -564,6 +568,7 @@ def test_every_key_reaches_its_field(tmp_path):
             "max_log_age_days": 0.25,
             "max_total_log_size_mb": 0.5,
             "cleanup_interval_sec": 600.0,
+            "min_free_mb": 0.0,
         },
         "audit": {"enabled": False},
     }

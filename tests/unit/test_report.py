@@ -35,6 +35,7 @@ def test_an_agent_without_trouble_has_a_short_status(status: dict[str, Any]) -> 
         "incidents",
         "collections",
         "bundles",
+        "disk",
     ]
 
 
@@ -54,6 +55,12 @@ def test_an_agent_without_trouble_has_a_short_status(status: dict[str, Any]) -> 
         ("cleanup", "spool_recreated", 7010, "anew 7,010 times"),
         ("cleanup", "last_failure", "the spool is gone", "last failure: the spool is gone"),
         ("bundles", "pending", 7011, "7,011 pending"),
+        ("cleanup", "folded", 7012, "7,012 folded"),
+        ("bundles", "quarantined", 7013, "7,013 quarantined"),
+        ("disk", "free_bytes", 7014 << 20, "7,014 MB free"),
+        ("disk", "free_bytes", 1, "NO new bundles"),
+        ("disk", "floor_bytes", 7015 << 20, "floor 7,015 MB"),
+        ("disk", "free_bytes", None, "the free space is unknown"),
         ("bundles", "fault", "Not a directory", "cannot be read: Not a directory"),
     ],
 )

@@ -14,13 +14,17 @@ import pytest
 
 from agent.configuration.schema import CleanupConfig
 from agent.storage.durable_file import temporary_beside
-from agent.storage.space_watcher import DAY_SEC, MEGABYTE, Clock, SpaceWatcher
-from agent.storage.spool import ARCHIVE, DONE, EVICTED, SHIPPED, Spool, SpooledBundle
+from agent.storage.free_space import MEGABYTE, DiskSpace, FreeSpace
+from agent.storage.space_watcher import DAY_SEC, Clock, SpaceWatcher
+from agent.storage.spool import ARCHIVE, DONE, EVICTED, Spool, SpooledBundle
 from agent.storage.ulid import new_ulid
 from tests.evidence import Journal, wait_until
 
 NOW = 1_750_000_000.0
-CONFIG = CleanupConfig(max_log_age_days=2, max_total_log_size_mb=1, cleanup_interval_sec=60)
+CONFIG = CleanupConfig(
+    max_log_age_days=2, max_total_log_size_mb=1, cleanup_interval_sec=60, min_free_mb=0
+)
+TENTH = MEGABYTE // 10
 
 
 @dataclass
@@ -50,15 +54,29 @@ class Bench:
         self.watcher = SpaceWatcher(self.spool, config, self.journal.audit, clock)
         return self.watcher
 
-    def add(self, age_sec: float, size: int = 1_000, shipped: bool = False) -> SpooledBundle:
+    def add(
+        self, age_sec: float, size: int = 1_000, shipped: bool = False, quarantined: bool = False
+    ) -> SpooledBundle:
         bundle_id = new_ulid(int((self.time.wall - age_sec) * 1000))
         temporary = temporary_beside(self.spool.path(bundle_id, ARCHIVE))
         temporary.write_bytes(b"x" * size)
-        manifest = {"id": bundle_id, "host": "client-7", "anomaly": "latency"}
+        manifest = {
+            "id": bundle_id,
+            "host": "client-7",
+            "anomaly": "latency",
+            "incident": {"id": "the-incident"},
+            "archive": {"size": size, "sha256": "ab" * 32},
+        }
         bundle = self.spool.publish(bundle_id, temporary, manifest)
         if shipped:
             self.spool.write_receipt(bundle_id, {"key": "k"})
+        if quarantined:
+            self.spool.mark_quarantined(bundle_id, {"reason": "its sha256 is not the manifest's"})
         return bundle
+
+    def fill(self, bundles: int, **how: bool) -> list[str]:
+        """Ids of so many new bundles, each a tenth of the limit, the oldest first."""
+        return [self.add(100 - number, TENTH, **how).id for number in range(bundles)]
 
     def left(self) -> list[str]:
         return [bundle.id for bundle in self.spool.finished()]
@@ -71,62 +89,125 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
     bench.journal.close()
 
 
-def test_the_old_go_and_the_young_stay(bench: Bench) -> None:
-    bench.add(2 * DAY_SEC + 10)
+def test_age_removes_what_was_shipped_and_nothing_else(bench: Bench) -> None:
+    waiting = bench.add(400 * DAY_SEC), bench.add(300 * DAY_SEC, quarantined=True)
     bench.add(2 * DAY_SEC + 10, shipped=True)
-    young = [bench.add(2 * DAY_SEC - 10).id, bench.add(0).id]
+    young = bench.add(2 * DAY_SEC - 10, shipped=True)
     assert bench.watcher.clean()
-    assert bench.left() == young
+    assert bench.left() == [*(bundle.id for bundle in waiting), young.id]
     counts = bench.spool.counts()
-    assert (counts.made, counts.delivered, counts.evicted, counts.pending) == (4, 1, 1, 2)
-    assert bench.watcher.statistics().removed == 1
-    assert bench.watcher.statistics().evicted == 1
+    assert (counts.made, counts.delivered, counts.pending, counts.quarantined) == (4, 2, 1, 1)
+    assert (bench.watcher.statistics().removed, bench.watcher.statistics().evicted) == (1, 0)
 
 
-def test_an_unshipped_eviction_leaves_a_tombstone_and_an_audit_entry(bench: Bench) -> None:
-    old = bench.add(3 * DAY_SEC, size=77)
-    shipped = bench.add(3 * DAY_SEC, shipped=True)
-    bench.watcher.clean()
-    tombstone = json.loads(bench.spool.path(old.id, EVICTED).read_text())
-    assert tombstone.pop("evicted_at").startswith("2025-06-15T15:06:40")
-    assert tombstone == {
-        "id": old.id,
-        "reason": "age",
-        "size": 77,
-        "host": "client-7",
-        "anomaly": "latency",
-    }
-    (entry,) = bench.journal.entries()
-    assert (entry["AOD_EVENT"], entry["AOD_BUNDLE"]) == ("eviction", old.id)
-    assert not bench.spool.path(shipped.id, EVICTED).exists()
-    assert bench.spool.path(shipped.id, SHIPPED).exists()
-
-
-def test_at_ninety_percent_nothing_goes_above_it_half_goes(bench: Bench) -> None:
-    tenth = MEGABYTE // 10
-    ids = [bench.add(100 - number, size=tenth).id for number in range(9)]
+def test_from_ninety_percent_on_shipped_ones_go_until_half_is_left(bench: Bench) -> None:
+    ids = bench.fill(9, shipped=True)
     bench.watcher.clean()
     assert bench.left() == ids
-    ids.append(bench.add(1, size=tenth).id)
+    ids.append(bench.add(1, TENTH, shipped=True).id)
     bench.watcher.clean()
-    assert bench.left() == ids[5:], "the oldest went, until half was left"
+    assert bench.left() == ids[5:], "the oldest went"
     assert bench.spool.counts().total_bytes <= MEGABYTE / 2
 
 
 def test_shipped_bundles_go_first_even_when_younger(bench: Bench) -> None:
-    tenth = MEGABYTE // 10
-    waiting = [bench.add(100 - number, size=tenth).id for number in range(5)]
+    waiting = bench.fill(6)
     for number in range(5):
-        bench.add(50 - number, size=tenth, shipped=True)
+        bench.add(50 - number, TENTH, shipped=True)
     bench.watcher.clean()
     assert bench.left() == waiting
     assert bench.spool.counts().evicted == 0
+
+
+def test_up_to_the_limit_no_unshipped_bundle_goes(bench: Bench) -> None:
+    ids = bench.fill(10)
+    bench.watcher.clean()
+    assert bench.left() == ids
+    ids.append(bench.add(1, TENTH).id)
+    bench.watcher.clean()
+    assert bench.left() == ids[2:], "the oldest went, until 90 % was left"
+    assert bench.spool.counts().total_bytes <= MEGABYTE * 0.9
+
+
+def test_quarantined_bundles_go_before_the_others(bench: Bench) -> None:
+    old = bench.fill(9)
+    bad = bench.add(2, TENTH, quarantined=True), bench.add(1, TENTH, quarantined=True)
+    bench.watcher.clean()
+    assert bench.left() == old
+    assert json.loads(bench.spool.path(bad[0].id, EVICTED).read_text())["quarantined"] is True
+    counts = bench.spool.counts()
+    assert (counts.evicted, counts.quarantined, counts.made) == (2, 0, 11)
 
 
 def test_one_bundle_above_the_limit_goes(bench: Bench) -> None:
     bench.add(1, size=2 * MEGABYTE)
     assert not bench.watcher.clean()
     assert bench.left() == []
+
+
+def test_an_unshipped_eviction_leaves_a_tombstone_and_an_audit_entry(bench: Bench) -> None:
+    evicted = bench.add(100, size=2 * MEGABYTE)
+    bench.watcher.clean()
+    tombstone = json.loads(bench.spool.path(evicted.id, EVICTED).read_text())
+    assert tombstone.pop("evicted_at").startswith("2025-06-15T15:06:40")
+    assert tombstone == {
+        "schema": 1,
+        "id": evicted.id,
+        "reason": "size",
+        "quarantined": False,
+        "size": 2 * MEGABYTE,
+        "sha256": "ab" * 32,
+        "host": "client-7",
+        "anomaly": "latency",
+        "incident": "the-incident",
+    }
+    (entry,) = bench.journal.entries()
+    assert (entry["AOD_EVENT"], entry["AOD_BUNDLE"]) == ("eviction", evicted.id)
+    assert entry["AOD_INCIDENT"] == "the-incident"
+
+
+@pytest.mark.parametrize("marker_went", [False, True])
+def test_a_removal_that_was_cut_off_is_finished_without_a_new_tombstone(
+    bench: Bench, marker_went: bool
+) -> None:
+    bundle = bench.add(10)
+    grave = bench.spool.path(bundle.id, EVICTED)
+    grave.write_text('{"reason": "size"}')
+    if marker_went:
+        bundle.done.unlink()
+        bench.spool.recover()
+    bench.watcher.clean()
+    assert not bundle.archive.exists()
+    assert not bundle.done.exists()
+    assert grave.read_text() == '{"reason": "size"}'
+    assert bench.spool.counts().evicted == bench.spool.counts().made == 1
+
+
+class Low(FreeSpace):
+    """Less free than the floor, by ``missing`` bytes and what was removed meanwhile."""
+
+    def __init__(self, missing: int) -> None:
+        super().__init__(Path("/"), 1)
+        self.missing = missing
+
+    def look(self) -> DiskSpace:
+        return DiskSpace(MEGABYTE - self.missing, MEGABYTE)
+
+
+def test_below_the_floor_shipped_bundles_go_until_it_is_reached(bench: Bench) -> None:
+    shipped = bench.fill(4, shipped=True)
+    waiting = bench.add(200 * DAY_SEC)
+    bench.watcher.free_space = Low(missing=TENTH + 1)
+    bench.watcher.clean()
+    assert bench.left() == [waiting.id, *shipped[2:]]
+
+
+def test_below_the_floor_unshipped_bundles_stay(bench: Bench) -> None:
+    bench.fill(2, shipped=True)
+    waiting = [*bench.fill(2), bench.add(1, quarantined=True).id]
+    bench.watcher.free_space = Low(missing=MEGABYTE)
+    bench.watcher.clean()
+    assert bench.left() == waiting
 
 
 def test_unfinished_archives_are_neither_counted_nor_touched(bench: Bench) -> None:
@@ -138,33 +219,24 @@ def test_unfinished_archives_are_neither_counted_nor_touched(bench: Bench) -> No
     assert bench.left() == [small.id]
 
 
-def test_receipts_and_tombstones_stay_for_ever(bench: Bench) -> None:
-    bench.add(500 * DAY_SEC, shipped=True)
-    bench.add(500 * DAY_SEC)
-    bench.watcher.clean()
-    bench.watcher.clean()
-    assert sorted(path.suffix for path in bench.spool.batches.iterdir()) == [EVICTED, SHIPPED]
-    assert bench.spool.counts().made == 2
-
-
 @pytest.mark.parametrize("jump_sec", [400 * DAY_SEC, -400 * DAY_SEC])
 def test_a_clock_that_jumps_makes_no_bundle_old(bench: Bench, jump_sec: float) -> None:
-    before = bench.add(0)
+    before = bench.add(0, shipped=True)
     bench.time.wall += jump_sec
-    after = bench.add(0)
+    after = bench.add(0, shipped=True)
     bench.watcher.clean()
     assert set(bench.left()) == {before.id, after.id}
 
 
 def test_time_that_passes_does(bench: Bench) -> None:
-    bench.add(0)
+    bench.add(0, shipped=True)
     bench.time.pass_time(2 * DAY_SEC + 10)
     bench.watcher.clean()
     assert bench.left() == []
 
 
 def test_an_unreadable_marker_keeps_no_archive(bench: Bench) -> None:
-    bundle = bench.add(3 * DAY_SEC)
+    bundle = bench.add(1, size=2 * MEGABYTE)
     bundle.done.write_bytes(b"\xff not json")
     bench.watcher.clean()
     assert bench.left() == []
@@ -175,7 +247,8 @@ def test_one_that_cannot_be_removed_keeps_no_other(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A fault of ours: a file that the kernel refuses to remove, as on a damaged file system."""
-    stuck, other = bench.add(3 * DAY_SEC), bench.add(2.5 * DAY_SEC)
+    stuck = bench.add(3 * DAY_SEC, shipped=True)
+    other = bench.add(2.5 * DAY_SEC, shipped=True)
     real_unlink = Path.unlink
 
     def refuse(path: Path, missing_ok: bool = False) -> None:
@@ -219,9 +292,9 @@ def test_a_spool_that_cannot_be_made_is_survived(bench: Bench) -> None:
 def test_the_thread_cleans_when_woken_and_ends_when_stopped(bench: Bench) -> None:
     thread = threading.Thread(target=bench.watcher.run)
     thread.start()
-    bench.add(3 * DAY_SEC)
+    bench.add(3 * DAY_SEC, shipped=True)
     bench.watcher.wake()
-    wait_until(lambda: bench.watcher.statistics().evicted == 1)
+    wait_until(lambda: bench.watcher.statistics().removed == 1)
     bench.watcher.stop()
     thread.join(20)
     assert not thread.is_alive()
@@ -229,11 +302,11 @@ def test_the_thread_cleans_when_woken_and_ends_when_stopped(bench: Bench) -> Non
 
 def test_the_thread_looks_again_by_itself_while_there_are_bundles(bench: Bench) -> None:
     watcher = bench.make_watcher(CleanupConfig(cleanup_interval_sec=0.02))
-    bench.add(1 * DAY_SEC)
+    bench.add(1 * DAY_SEC, shipped=True)
     thread = threading.Thread(target=watcher.run)
     thread.start()
     bench.time.pass_time(1.5 * DAY_SEC)
-    wait_until(lambda: watcher.statistics().evicted == 1)
+    wait_until(lambda: watcher.statistics().removed == 1)
     watcher.stop()
     thread.join(20)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import itertools
 import json
@@ -9,7 +10,7 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -19,9 +20,21 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from agent.storage import durable_file
 from agent.storage.durable_file import UnsafeFileError, temporary_beside
-from agent.storage.spool import ARCHIVE, DONE, EVICTED, SHIPPED, Spool, SpooledBundle
+from agent.storage.folding import FOLD_AFTER_SEC, Folding
+from agent.storage.spool import (
+    ARCHIVE,
+    DONE,
+    EVICTED,
+    EVICTED_SHIPPED,
+    SHIPPED,
+    Spool,
+    SpooledBundle,
+)
 from agent.storage.ulid import is_ulid, new_ulid, ulid_time_ms
 from tests.rights import NOBODY, unprivileged
+
+# Thousands of files are made here, and every one is synced.
+MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None
 
 
 @pytest.fixture
@@ -231,6 +244,8 @@ def test_recovery_removes_what_was_not_finished_and_nothing_else(
     temporary.write_bytes(b"half")
     being_shipped = temporary_beside(spool.path(whole.id, SHIPPED))
     being_shipped.write_bytes(b"the shipper is at work")
+    being_noted = temporary_beside(spool.path(whole.id, EVICTED_SHIPPED))
+    being_noted.write_bytes(b"the shipper is at work")
     staged = spool.staging / new_ulid()
     staged.mkdir()
     (staged / "stats").write_text("x")
@@ -252,6 +267,7 @@ def test_recovery_removes_what_was_not_finished_and_nothing_else(
     assert set(spool.staging.iterdir()) == {link, staged}
     assert (precious / "file").exists()
     assert being_shipped.exists()
+    assert being_noted.exists()
     assert spool.recover() == []
 
 
@@ -262,16 +278,44 @@ def test_ulids_sort_by_time_and_tell_it() -> None:
     assert [ulid_time_ms(i) for i in ids] == list(range(1_700_000_000_000, 1_700_000_000_050))
 
 
+@contextlib.contextmanager
+def dying_at_removal(number: int) -> Iterator[None]:
+    """The removal of that number, and all after it, do not happen; 0: all do."""
+
+    class Killed(BaseException):
+        pass
+
+    real_unlink, seen = Path.unlink, []
+
+    def deadly(path: Path, missing_ok: bool = False) -> None:
+        seen.append(path)
+        if 0 < number <= len(seen):
+            raise Killed
+        real_unlink(path, missing_ok)
+
+    Path.unlink = deadly
+    try:
+        yield
+    except Killed:
+        pass
+    finally:
+        Path.unlink = real_unlink
+
+
 class SpoolMachine(RuleBasedStateMachine):
-    """Agent, shipper, cleaning and crashes in any order, against a model of three sets."""
+    """Agent, shipper, cleaning, folding and crashes in any order, against a model of three sets.
+
+    ``marked`` is a part of ``pending``.
+    """
 
     def __init__(self) -> None:
         super().__init__()
-        self.root = Path(tempfile.mkdtemp())
+        self.root = Path(tempfile.mkdtemp(dir=MEMORY))
         self.spool = Spool(self.root / "spool")
         self.spool.prepare()
         self.times = itertools.count(1_700_000_000_000)
         self.pending: set[str] = set()
+        self.marked: set[str] = set()
         self.delivered: set[str] = set()
         self.evicted: set[str] = set()
 
@@ -281,6 +325,30 @@ class SpoolMachine(RuleBasedStateMachine):
     @rule(size=st.integers(0, 50))
     def make(self, size: int) -> None:
         self.pending.add(add(self.spool, size, next(self.times)).id)
+
+    @rule()
+    def make_and_deliver(self) -> None:
+        bundle = add(self.spool, 1, next(self.times))
+        self.spool.write_receipt(bundle.id, {})
+        self.spool.remove(self.spool.finished()[-1], None)
+        self.delivered.add(bundle.id)
+
+    @rule(told=st.booleans())
+    def make_and_evict(self, told: bool) -> None:
+        bundle = add(self.spool, 1, next(self.times))
+        self.spool.remove(bundle, {})
+        if told:
+            self.spool.note_tombstone_delivered(bundle.id, {})
+        self.evicted.add(bundle.id)
+
+    @precondition(lambda self: self.spool.undelivered_tombstones())
+    @rule(data=st.data())
+    def deliver_what_was_evicted_meanwhile(self, data: st.DataObject) -> None:
+        bundle_id = data.draw(st.sampled_from(self.spool.undelivered_tombstones()))
+        self.spool.write_receipt(bundle_id, {})
+        self.pending.discard(bundle_id)
+        self.evicted.discard(bundle_id)
+        self.delivered.add(bundle_id)
 
     @rule(step=st.integers(0, 2))
     def crash_while_making(self, step: int) -> None:
@@ -303,6 +371,35 @@ class SpoolMachine(RuleBasedStateMachine):
         self.pending.remove(bundle_id)
         self.delivered.add(bundle_id)
 
+    @precondition(lambda self: self.pending)
+    @rule(data=st.data())
+    def quarantine(self, data: st.DataObject) -> None:
+        bundle_id = data.draw(st.sampled_from(sorted(self.pending)))
+        self.spool.mark_quarantined(bundle_id, {"reason": "bad"})
+        self.marked.add(bundle_id)
+
+    @precondition(lambda self: self.spool.quarantined())
+    @rule(data=st.data())
+    def lift_a_quarantine(self, data: st.DataObject) -> None:
+        bundle_id = data.draw(st.sampled_from(sorted(self.spool.quarantined())))
+        self.spool.lift_quarantine(bundle_id)
+        self.marked.discard(bundle_id)
+
+    @precondition(lambda self: self.spool.undelivered_tombstones())
+    @rule(data=st.data())
+    def tell_the_store(self, data: st.DataObject) -> None:
+        bundle_id = data.draw(st.sampled_from(self.spool.undelivered_tombstones()))
+        self.spool.note_tombstone_delivered(bundle_id, {})
+
+    @rule(age_ms=st.integers(0, 20), dies_at=st.integers(0, 12))
+    def fold(self, age_ms: int, dies_at: int) -> None:
+        """Of what was made until then; killed at that removal, if it comes so far."""
+        for path in self.spool.batches.iterdir():
+            os.utime(path, (0, 0))
+        now_sec = (next(self.times) - age_ms) / 1000 + FOLD_AFTER_SEC
+        with dying_at_removal(dies_at):
+            Folding(self.spool).fold(now_sec)
+
     @precondition(lambda self: self.spool.finished())
     @rule(data=st.data())
     def remove(self, data: st.DataObject) -> None:
@@ -311,6 +408,8 @@ class SpoolMachine(RuleBasedStateMachine):
         if bundle.id in self.pending:
             self.pending.remove(bundle.id)
             self.evicted.add(bundle.id)
+        elif not bundle.shipped:
+            assert bundle.id in self.evicted
 
     @precondition(lambda self: self.pending)
     @rule(data=st.data(), steps=st.integers(0, 2))
@@ -345,10 +444,12 @@ class SpoolMachine(RuleBasedStateMachine):
     @invariant()
     def counts_are_true(self) -> None:
         counts = self.spool.counts()
-        assert counts.made == counts.delivered + counts.pending + counts.evicted
-        assert counts.delivered == len(self.delivered)
-        assert counts.pending == len(self.pending)
-        assert counts.evicted == len(self.evicted)
+        assert counts.fault == ""
+        fates = counts.delivered, counts.pending, counts.evicted, counts.quarantined
+        assert counts.made == sum(fates)
+        marked = self.pending & self.marked
+        waiting = self.pending - marked
+        assert fates == tuple(map(len, (self.delivered, waiting, self.evicted, marked)))
 
     @invariant()
     def what_is_finished_is_whole(self) -> None:
@@ -357,5 +458,5 @@ class SpoolMachine(RuleBasedStateMachine):
             assert bundle.archive.stat().st_size == bundle.size
 
 
-SpoolMachine.TestCase.settings = settings(max_examples=40, stateful_step_count=25, deadline=None)
+SpoolMachine.TestCase.settings = settings(max_examples=200, stateful_step_count=30, deadline=None)
 TestAnyOrderKeepsTheCountsTrue = SpoolMachine.TestCase

@@ -1,0 +1,98 @@
+"""Tombstones on their way: the store learns of every bundle that it will never get."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Set
+
+from agent import __version__
+from agent.storage import durable_file
+from agent.storage.spool import EVICTED, Manifest, Spool, as_bytes
+from agent.storage.tombstone import read_tombstone
+from shipper.destination import Destination
+from shipper.faults import BundleFault, Fault, spool_fault
+from shipper.object_key import tombstone_key
+from shipper.outcome import Outcome
+from shipper.retries import PatientDelivery
+from shipper.shipper_state import utc_now
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+class Tombstones:
+    """Puts the spool's tombstones into the store, each under a key beside its bundle's. One thread.
+
+    Safe to kill at any point: a tombstone never changes, so a second delivery writes the same
+    bytes to the same key; it is in the store for good when its note ``.evicted-shipped`` exists.
+    """
+
+    def __init__(
+        self, spool: Spool, destination: Destination, patient: PatientDelivery, prefix: str
+    ) -> None:
+        self._spool = spool
+        self._destination = destination
+        self._patient = patient
+        self._prefix = prefix
+        self._unwritten: dict[str, Manifest] = {}
+
+    def undelivered(self, pending: Set[str]) -> list[str]:
+        """Ids, oldest first, without those that may still be delivered whole. Raises OSError."""
+        ids = [one for one in self._spool.undelivered_tombstones() if one not in pending]
+        self._unwritten = {one: self._unwritten[one] for one in ids if one in self._unwritten}
+        return ids
+
+    def ship(self, bundle_id: str, once: bool) -> Outcome:
+        """Deliver one and note it; ``once``: in one attempt. Faults are in the outcome."""
+        try:
+            if bundle_id not in self._unwritten:
+                self._unwritten[bundle_id] = self._deliver(bundle_id, once)
+        except FileNotFoundError:
+            return Outcome(bundle_id, 0, tombstone=True)
+        except Fault as fault:
+            return Outcome(bundle_id, 0, fault=fault, tombstone=True)
+        return self._note(bundle_id)
+
+    def _deliver(self, bundle_id: str, once: bool) -> Manifest:
+        tombstone = self._read(bundle_id)
+        key, document = self._key(tombstone), as_bytes(tombstone)
+        (self._destination if once else self._patient).put_document(key, document)
+        return {
+            "id": bundle_id,
+            "key": key,
+            "size": len(document),
+            "destination": self._destination.description,
+            "shipped_at": utc_now(),
+            "shipper_version": __version__,
+        }
+
+    def _read(self, bundle_id: str) -> Manifest:
+        path = self._spool.path(bundle_id, EVICTED)
+        try:
+            return read_tombstone(bundle_id, durable_file.read_plain(path))
+        except durable_file.UnsafeFileError as error:
+            raise BundleFault(
+                f"{path.name}: cannot be read: not a plain file", "remove it"
+            ) from error
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise spool_fault("cannot be read", error) from error
+
+    def _key(self, tombstone: Manifest) -> str:
+        sha256 = tombstone["sha256"] or ""
+        known = sha256 if _SHA256.fullmatch(sha256) else ""
+        host, anomaly = tombstone["host"] or "", tombstone["anomaly"] or ""
+        try:
+            return tombstone_key(self._prefix, host, anomaly, tombstone["id"], known)
+        except ValueError as error:
+            raise BundleFault(f"its tombstone has no key: {error}", "remove it") from error
+
+    def _note(self, bundle_id: str) -> Outcome:
+        """Kept until the spool takes it: the tombstone itself need not go to the store again."""
+        receipt, fault = self._unwritten[bundle_id], None
+        try:
+            self._spool.note_tombstone_delivered(bundle_id, receipt)
+            del self._unwritten[bundle_id]
+        except OSError as error:
+            fault = spool_fault("takes no note of a tombstone", error)
+        return Outcome(bundle_id, receipt["size"], receipt["key"], fault, tombstone=True)
