@@ -8,6 +8,7 @@ from pathlib import Path
 import boto3
 import pytest
 
+from agent.storage.tombstone import make_tombstone
 from shipper.config_schema import S3Destination
 from shipper.faults import BundleFault, DestinationFault, NetworkFault
 from shipper.s3_destination import PART_SIZE, S3Bucket
@@ -167,6 +168,37 @@ def temporary_key(minio, bucket, action):
     )
     granted = answer["Credentials"]
     return granted["AccessKeyId"], granted["SecretAccessKey"], granted["SessionToken"]
+
+
+def test_tombstone_lies_beside_the_bundles_and_is_put_once(minio, bucket, store, spool):
+    bundle = add_bundle(spool)
+    evicted = delivery_of(bundle).keys.manifest.removesuffix(".json") + ".evicted.json"
+    spool.remove(bundle, make_tombstone(bundle, bundle.manifest(), "2026-01-02T03:04:05+00:00"))
+    other = delivery_of(add_bundle(spool)).keys
+    for _ in range(2):
+        assert make_shipper(spool, store()).ship_pending().complete
+    assert minio.keys(bucket) == sorted([evicted, other.archive, other.manifest])
+    document = json.loads(minio.read(bucket, evicted))
+    assert (document["id"], document["host"], document["size"]) == (bundle.id, "filer-1", 8)
+    head = minio.client.head_object(Bucket=bucket, Key=evicted)
+    assert head["ContentType"] == "application/json"
+
+
+def test_tombstone_waits_for_a_server_that_is_away(minio, spool, tmp_path):
+    bundle = add_bundle(spool)
+    spool.remove(bundle, make_tombstone(bundle, bundle.manifest(), "2026-01-02T03:04:05+00:00"))
+    with MinioServer(minio.binary, tmp_path / "minio") as server:
+        bucket = server.create_bucket()
+        key_file = credentials_file(tmp_path / "key", server.access_key, server.secret_key)
+        store = S3Bucket(S3Destination(bucket, server.endpoint_url, credentials_file=key_file))
+        shipper = make_shipper(spool, store)
+        server.kill()
+        summary = shipper.ship_pending()
+        assert isinstance(summary.fault, NetworkFault)
+        assert summary.tombstones_left == 1
+        server.start()
+        assert shipper.ship_pending().complete
+        assert [bundle.id in key for key in server.keys(bucket)] == [True]
 
 
 @pytest.mark.parametrize("size", [1000, PART_SIZE + 1])

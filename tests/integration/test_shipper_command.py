@@ -10,6 +10,7 @@ import threading
 
 import pytest
 
+from agent.storage.tombstone import make_tombstone
 from tests.minio_server import free_port
 from tests.shipper_support import (
     NOON,
@@ -138,14 +139,30 @@ def test_status_follows_the_spool(config, spool, tmp_path):
     result = run_shipper("status", "--json", "--config", config)
     after = json.loads(result.stdout)
     assert result.returncode == 1
-    assert (after["counts"]["delivered"], after["counts"]["pending"]) == (1, 1)
-    assert after["oldest_pending"] == bad.id
+    counts = after["counts"]
+    assert (counts["delivered"], counts["quarantined"], counts["pending"]) == (1, 1, 0)
+    assert after["oldest_pending"] is None
     assert after["last_delivery"]["key"].startswith("filer-1/")
     assert after["faults"][0]["bundle"] == bad.id
     text = run_shipper("status", "--config", config).stdout
     stays = f"bundle: {bad.id} stays: "
-    for words in ("pending        1 (8 B)", "delivered      1", "last delivery", stays, "remedy"):
+    marked = "quarantined    1 "
+    for words in ("pending        0", "delivered      1", marked, "last delivery", stays, "remedy"):
         assert words in text
+
+
+def test_evicted_bundle_is_told_of_and_shown(config, spool, tmp_path):
+    bundle = add_bundle(spool)
+    spool.remove(bundle, make_tombstone(bundle, bundle.manifest(), "2026-01-02T03:04:05+00:00"))
+    before = run_shipper("status", "--config", config).stdout
+    assert "evicted        1 (never shipped: the spool was full), 1 of which" in before
+    result = run_shipper("once", "--config", config)
+    assert result.returncode == 0
+    assert f"shipped the tombstone of {bundle.id}" in result.stdout
+    assert "tombstones: 1 shipped, 0 left" in result.stdout
+    after = json.loads(run_shipper("status", "--json", "--config", config).stdout)
+    assert (after["counts"]["evicted"], after["tombstones"]) == (1, 0)
+    assert len(delivered(tmp_path)) == 1
 
 
 @pytest.mark.parametrize("receipt", ["{", "[]", "link"])

@@ -13,6 +13,7 @@ import pytest
 
 from agent.service.stop_signal import StopSignal
 from agent.storage.spool import BATCHES_MODE, SHIPPED
+from agent.storage.tombstone import make_tombstone
 from shipper.config_schema import DirectoryDestination, ShipperConfig
 from shipper.directory_destination import DirectoryBucket
 from shipper.faults import DestinationFault, HostFault
@@ -136,6 +137,48 @@ def test_killed_at_a_rename_and_run_again(spool, tmp_path, number, moment):
     assert spool.counts().delivered == 1
 
 
+@pytest.mark.parametrize("moment", ["before", "after"])
+@pytest.mark.parametrize("number", [1, 2], ids=["tombstone", "note"])
+def test_killed_while_it_tells_of_an_eviction_and_run_again(spool, tmp_path, number, moment):
+    bundle = add_bundle(spool)
+    keys = delivery_of(bundle).keys
+    spool.remove(bundle, make_tombstone(bundle, bundle.manifest(), "2026-01-02T03:04:05+00:00"))
+    bucket, config = tmp_path / "bucket", tmp_path / "shipper.yaml"
+    config.write_text(f"spool: {spool.root}\ndestination:\n  type: directory\n  path: {bucket}\n")
+    command = [sys.executable, "-c", DIES_AT_RENAME, str(number), moment, str(config)]
+    killed = subprocess.run(command, capture_output=True, check=False)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    told = bucket / (keys.manifest.removesuffix(".json") + ".evicted.json")
+    before = told.read_bytes() if told.exists() else None
+    assert bool(spool.undelivered_tombstones()) == ((number, moment) != (2, "after"))
+    again = run_shipper("once", "--config", config)
+    assert again.returncode == 0, again.stderr
+    assert [path for path in bucket.rglob("*") if path.is_file()] == [told]
+    assert before in (None, told.read_bytes())
+    assert spool.undelivered_tombstones() == []
+    assert not [path for path in spool.batches.iterdir() if path.name.startswith(".")]
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_killed_while_it_marks_a_bad_bundle_and_run_again(spool, tmp_path, moment):
+    bundle = add_bundle(spool)
+    bundle.archive.write_bytes(b"evidenc3")
+    config = tmp_path / "shipper.yaml"
+    config.write_text(
+        f"spool: {spool.root}\ndestination:\n  type: directory\n  path: {tmp_path / 'bucket'}\n"
+    )
+    command = [sys.executable, "-c", DIES_AT_RENAME, "1", moment, str(config)]
+    killed = subprocess.run(command, capture_output=True, check=False)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert spool.counts().quarantined == (moment == "after")
+    assert run_shipper("once", "--config", config).returncode == 1
+    assert (spool.counts().quarantined, spool.counts().made) == (1, 1)
+    bundle.archive.write_bytes(b"evidence")
+    assert run_shipper("once", "--config", config).returncode == 0
+    assert (spool.counts().delivered, spool.quarantined()) == (1, set())
+    assert not [path for path in spool.batches.iterdir() if path.name.startswith(".")]
+
+
 @pytest.fixture
 def root_user():
     if os.geteuid() != 0:
@@ -229,6 +272,33 @@ def test_what_root_ran_by_hand_does_not_lock_the_service_out(shared_spool, tmp_p
         assert [note.message for note in StateFile(shared_spool.batches).read()] == ["denied"]
 
     assert as_nobody([SPOOL_GROUP], run) == 0
+
+
+@needs_root
+def test_unprivileged_user_marks_and_tells_and_takes_its_own_marks_back(shared_spool):
+    bad, evicted = add_bundle(shared_spool), add_bundle(shared_spool)
+    of_root = add_bundle(shared_spool)
+    bad.archive.write_bytes(b"evidenc3")
+    of_root.archive.write_bytes(b"evidenc3")
+    shared_spool.mark_quarantined(of_root.id, {"reason": "root ran it by hand"})
+    shared_spool.remove(evicted, make_tombstone(evicted, evicted.manifest(), "then"))
+    bucket = DirectoryBucket(shared_spool.root.parent / "bucket")
+
+    def ship():
+        summary = make_shipper(shared_spool, bucket).ship_pending()
+        assert [one.bundle_id for one in summary.tombstones] == [evicted.id]
+        assert shared_spool.counts().quarantined == 2
+
+    def ship_repaired():
+        assert make_shipper(shared_spool, bucket).ship_pending().complete
+        assert shared_spool.quarantined() == {of_root.id}
+        counts = shared_spool.counts()
+        assert (counts.delivered, counts.evicted, counts.quarantined) == (2, 1, 0)
+
+    assert as_nobody([SPOOL_GROUP], ship) == 0
+    for bundle in (bad, of_root):
+        bundle.archive.write_bytes(b"evidence")
+    assert as_nobody([SPOOL_GROUP], ship_repaired) == 0
 
 
 @needs_root
