@@ -16,6 +16,7 @@ from agent.commands import (
     EXIT_USAGE,
     capture_command,
     check_config,
+    metrics_command,
     order_command,
     record_command,
     replay_command,
@@ -38,6 +39,7 @@ examples:
   aod-agent check-config /etc/aod/config.yaml   every mistake in the file, with line and cure
   aod-agent run                                 watch this host (as root; see aod-agent.service)
   aod-agent status                              what the running agent sees
+  aod-agent metrics                             the same for Prometheus (docs/metrics.md)
   aod-agent reload                              take the changed configuration, without a gap
   aod-agent detach                              let go of cifs.ko, so that it can be unloaded
   aod-agent capture --duration 10               a bundle of now, without waiting for an anomaly
@@ -144,6 +146,21 @@ def build_parser() -> argparse.ArgumentParser:
     _add_runtime_dir(status)
     _add_json(status)
     status.set_defaults(command=status_command)
+
+    metrics = commands.add_parser(
+        "metrics",
+        help="the status as Prometheus metrics",
+        description="Prints the status in Prometheus' text format, for node_exporter's textfile "
+        "collector. Without a running agent it is aod_agent_up 0, and the exit status 3.",
+    )
+    metrics.add_argument(
+        "--output",
+        type=Path,
+        metavar="F",
+        help="a file to replace as a whole, instead of printing",
+    )
+    _add_runtime_dir(metrics)
+    metrics.set_defaults(command=metrics_command)
 
     for name, (summary, description) in ORDERS.items():
         order = commands.add_parser(name, help=summary, description=description)

@@ -13,13 +13,21 @@ from pathlib import Path
 
 from agent.config_loader import load_config
 from agent.configuration.schema import Config
-from agent.service.status_server import NotRunningError, give_order, query_status, runtime_directory
+from agent.service.status_server import (
+    NotRunningError,
+    give_order,
+    query_status,
+    runtime_directory,
+)
 from agent.service.stop_signal import StopSignal
 
 EXIT_OK = 0
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_NOT_RUNNING = 3
+
+# node_exporter, another user, reads them.
+METRICS_MODE = 0o644
 
 
 def run_agent(options: argparse.Namespace) -> int:
@@ -168,6 +176,28 @@ def status_command(options: argparse.Namespace) -> int:
     status = query_status(options.runtime_dir or runtime_directory())
     print(json.dumps(status, indent=2) if options.json else status_text(status))
     return EXIT_OK
+
+
+def metrics_command(options: argparse.Namespace) -> int:
+    """``aod-agent metrics``; an agent that does not run is a metric too."""
+    from agent.metrics import metrics_text
+    from agent.storage.durable_file import publish_bytes
+
+    try:
+        status = query_status(options.runtime_dir or runtime_directory())
+    except NotRunningError as error:
+        print(f"aod-agent: {error}", file=sys.stderr)
+        status = None
+    text = metrics_text(status)
+    if options.output is None:
+        print(text, end="")
+    else:
+        try:
+            publish_bytes(options.output, text.encode(), METRICS_MODE)
+        except OSError as error:
+            print(f"aod-agent: {error}", file=sys.stderr)
+            return EXIT_FAILED
+    return EXIT_NOT_RUNNING if status is None else EXIT_OK
 
 
 def order_command(options: argparse.Namespace) -> int:
