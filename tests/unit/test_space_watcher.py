@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import stat
 import threading
@@ -14,9 +15,9 @@ import pytest
 
 from agent.configuration.schema import CleanupConfig
 from agent.storage.durable_file import temporary_beside
-from agent.storage.free_space import MEGABYTE, DiskSpace, FreeSpace
+from agent.storage.free_space import MEGABYTE, DiskNearlyFullError, DiskSpace, FreeSpace
 from agent.storage.space_watcher import DAY_SEC, Clock, SpaceWatcher
-from agent.storage.spool import ARCHIVE, DONE, EVICTED, Spool, SpooledBundle
+from agent.storage.spool import ARCHIVE, DONE, EVICTED, SHIPPED, Spool, SpooledBundle
 from agent.storage.ulid import new_ulid
 from tests.evidence import Journal, wait_until
 
@@ -208,6 +209,22 @@ def test_below_the_floor_unshipped_bundles_stay(bench: Bench) -> None:
     bench.watcher.free_space = Low(missing=MEGABYTE)
     bench.watcher.clean()
     assert bench.left() == waiting
+
+
+def test_other_settings_reach_the_floor(bench: Bench) -> None:
+    bench.watcher.reconfigure(CleanupConfig(min_free_mb=1e12))
+    with pytest.raises(DiskNearlyFullError):
+        bench.watcher.free_space.room_for_bundle()
+
+
+def test_what_is_old_is_folded_and_counted(bench: Bench) -> None:
+    for age_days in (30, 20):
+        receipt = bench.spool.path(bench.add(age_days * DAY_SEC, shipped=True).id, SHIPPED)
+        os.utime(receipt, (bench.time.wall - 20 * DAY_SEC,) * 2)
+    assert not bench.watcher.clean()
+    assert bench.watcher.statistics().folded == 1
+    assert (bench.spool.counts().made, bench.spool.counts().delivered) == (2, 2)
+    assert len(list(bench.spool.batches.iterdir())) == 1
 
 
 def test_unfinished_archives_are_neither_counted_nor_touched(bench: Bench) -> None:
