@@ -57,9 +57,7 @@ class Sweep:
     def having(self, shipped: bool) -> list[SpooledBundle]:
         """In the order in which they may go: quarantined ones first, then the oldest."""
         chosen = [bundle for bundle in self.left.values() if bundle.shipped == shipped]
-        return sorted(
-            chosen, key=lambda bundle: (not shipped and not bundle.quarantined, bundle.id)
-        )
+        return sorted(chosen, key=lambda bundle: (not bundle.quarantined, bundle.id))
 
     def shrink(self, candidates: Iterable[SpooledBundle], target: float = -1) -> None:
         """Remove one after the other until at most ``target`` bytes are left; -1: all of them."""

@@ -114,6 +114,16 @@ def test_removal_leaves_the_receipt_or_the_tombstone(spool: Spool) -> None:
     assert (counts.made, counts.delivered, counts.pending, counts.evicted) == (2, 1, 0, 1)
 
 
+def test_a_tombstone_is_never_written_anew(spool: Spool) -> None:
+    """The store may have it already."""
+    grave = spool.path(add(spool).id, EVICTED)
+    grave.write_text("{}")
+    (half_evicted,) = spool.finished()
+    spool.remove(half_evicted, {"reason": "another"})
+    assert grave.read_text() == "{}"
+    assert names(spool) == {grave.name}
+
+
 def test_a_bundle_evicted_as_soon_as_it_is_visible_was_published(
     spool: Spool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
