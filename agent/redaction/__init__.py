@@ -1,0 +1,1 @@
+"""Takes secrets, and on request names and addresses, out of what was collected."""

@@ -1,0 +1,111 @@
+"""Finds the secrets that go over lines, such as private keys."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from agent.redaction.rule import Block
+from agent.redaction.span import Span, secret_span
+
+# A whole line of a key, as it stands before a key's end. Sums of files are hexadecimal.
+_KEY_LINE = re.compile(
+    rb"(?:^|[\s:>|\"'])(?![0-9a-fA-F]+[\s\"',]*$)[A-Za-z0-9+/]{48,}={0,2}[\s\"',]*$",
+    re.MULTILINE,
+)
+# A key of 16,384 bits has 200 lines; between two of them may stand some of other programs.
+_MOST_LINES = 400
+_MOST_LINES_BETWEEN = 20
+_SHORT_BODY = 24
+_BEFORE_ALL_RULES = -1
+
+
+class BlockFinder:
+    """Remembers from one piece of a text to the next in which block it is. Pieces are whole lines.
+
+    Not for two texts at the same time: each takes a finder of its own.
+    """
+
+    def __init__(self, blocks: tuple[Block, ...]) -> None:
+        self._blocks = blocks
+        self._open: Block | None = None
+        self._lines_since_body = 0
+
+    def spans(self, text: bytes, start: int, end: int) -> Iterator[Span]:
+        """The secrets in the lines of ``text[start:end]``."""
+        lowered = text[start:end].lower()
+        place = start
+        while place < end:
+            if self._open is None:
+                hint = self._next_hint(lowered, place - start)
+                if hint < 0:
+                    return
+                place = text.rfind(b"\n", start, start + hint) + 1 or start
+            line_end = text.find(b"\n", place, end)
+            line_end = end if line_end < 0 else line_end
+            yield from self._look_at_line(text, start, place, line_end)
+            place = line_end + 1
+
+    def held_back(self, text: bytes, start: int, end: int) -> int:
+        """The place, at most ``end``, up to which ``text`` can be looked at before more is known:
+        lines of a key whose beginning was cut off are told by its end."""
+        if self._open or not any(block.found_from_end for block in self._blocks):
+            return end
+        place = end
+        for number in range(_MOST_LINES):
+            line = text.rfind(b"\n", start, place - 1) + 1 or start
+            if line >= place or (number and not _KEY_LINE.search(text, line, place)):
+                break
+            place = line
+        return place
+
+    def _next_hint(self, lowered: bytes, place: int) -> int:
+        found = [lowered.find(block.hint, place) for block in self._blocks]
+        return min((at for at in found if at >= 0), default=-1)
+
+    def _look_at_line(self, text: bytes, start: int, line: int, line_end: int) -> Iterator[Span]:
+        beginning = self._beginning(text, line, line_end)
+        if beginning:
+            self._open, self._lines_since_body = beginning, 0
+        elif self._open is None:
+            yield from self._lines_before(text, start, line, line_end)
+        elif self._open.ends.search(text, line, line_end):
+            self._open = None
+        else:
+            yield from self._look_at_body(self._open, text, line, line_end)
+
+    def _look_at_body(self, block: Block, text: bytes, line: int, line_end: int) -> Iterator[Span]:
+        self._lines_since_body += 1
+        for span in _body_span(block, text, line, line_end):
+            if span.end - span.start >= _SHORT_BODY:
+                self._lines_since_body = 0
+            yield span
+        if self._lines_since_body > _MOST_LINES_BETWEEN:
+            self._open = None
+
+    def _beginning(self, text: bytes, line: int, line_end: int) -> Block | None:
+        for block in self._blocks:
+            begin = block.begins.search(text, line, line_end)
+            if begin and not block.ends.search(text, begin.end(), line_end):
+                return block
+        return None
+
+    def _lines_before(self, text: bytes, start: int, line: int, line_end: int) -> Iterator[Span]:
+        """The lines of a key before its end, which stands in this line."""
+        for block in self._blocks:
+            if not block.found_from_end or not block.ends.search(text, line, line_end):
+                continue
+            for number in range(_MOST_LINES):
+                line_end = line - 1
+                if line_end < start:
+                    return
+                line = text.rfind(b"\n", start, line_end) + 1 or start
+                if number and not _KEY_LINE.search(text, line, line_end):
+                    return
+                yield from _body_span(block, text, line, line_end)
+
+
+def _body_span(block: Block, text: bytes, line: int, line_end: int) -> Iterator[Span]:
+    match = block.body.search(text, line, line_end)
+    if match:
+        yield secret_span(match, block.name, _BEFORE_ALL_RULES)
