@@ -14,10 +14,10 @@ from agent.redaction.span import Span
 
 # Accounts that every system has: they name nobody.
 SYSTEM_USERS = frozenset(
-    b"root daemon bin sys sync games man lp mail news uucp proxy www-data backup list irc gnats nobody "
-    b"nfsnobody sshd messagebus dbus polkitd syslog _apt tss rtkit avahi chrony ntp gdm lightdm postfix "
-    b"rpc rpcuser statd dnsmasq apache nginx mysql postgres redis sssd unbound cron operator adm shutdown "
-    b"halt ftp guest user unknown none null invalid illegal".split()
+    b"root daemon bin sys sync games man lp mail news uucp proxy www-data backup list irc gnats "
+    b"nobody nfsnobody sshd messagebus dbus polkitd syslog _apt tss rtkit avahi chrony ntp gdm "
+    b"lightdm postfix rpc rpcuser statd dnsmasq apache nginx mysql postgres redis sssd unbound "
+    b"cron operator adm shutdown halt ftp guest user unknown none null invalid illegal".split()
 )
 SYSTEM_HOSTS = frozenset(b"localhost localhost.localdomain unknown none null".split())
 
@@ -41,46 +41,44 @@ _PLACES: tuple[_Place, ...] = (
     _Place(
         "user",
         (b"user", b"acct", b"login", b"logname"),
-        any_case(rb"\b(?:r|l|e|su)?(?:user(?:name)?|acct|login|logname)=\\?[\"']?", _NAME),
+        any_case(rb"\b(?:r|l|e|su)?(?:user(?:name)?|acct|login|logname)=\\?[\"']?" + _NAME),
     ),
     _Place(
         "user",
         (b"user", b" for ", b" as "),
         any_case(
-            rb"\b(?:for|of|from|by) (?:invalid |illegal )?user [\"']?",
-            _NAME,
-            rb"(?=[^\w]|$)|",
-            rb"\bfor ",
-            _NAME,
-            rb" from |\buser '",
-            _NAME,
-            rb"'",
+            rb"\b(?:for|of|from|by) (?:invalid |illegal )?user [\"']?"
+            + _NAME
+            + rb"(?=[^\w]|$)|\bfor "
+            + _NAME
+            + rb" from |\buser '"
+            + _NAME
+            + rb"'"
         ),
     ),
     _Place(
         "user",
         (b"\\",),
         same_case(
-            rb"(?<![\\\w.-])[A-Z][A-Z0-9.-]{1,14}\\{1,2}(?!x[0-9a-f]{2})", _NAME, rb"(?![\\\w])"
+            rb"(?<![\\\w.-])[A-Z][A-Z0-9.-]{1,14}\\{1,2}(?!x[0-9a-f]{2})" + _NAME + rb"(?![\\\w])"
         ),
     ),
     _Place(
         "host",
         (b"\\\\", b"//"),
         any_case(
-            rb"(?<![\\\w])\\{2,4}",
-            _HOST,
-            rb"(?=\\|\s|$)|(?<![:/\w])//",
-            _HOST,
-            rb"/|",
-            rb"(?:smb|cifs)://(?:[^@/\s]{0,256}@)?",
-            _HOST,
+            rb"(?<![\\\w])\\{2,4}"
+            + _HOST
+            + rb"(?=\\|\s|$)|(?<![:/\w])//"
+            + _HOST
+            + rb"/|(?:smb|cifs)://(?:[^@/\s]{0,256}@)?"
+            + _HOST
         ),
     ),
     _Place(
         "host",
         (b"host", b"server="),
-        any_case(rb"\b(?:r?host(?:name)?|server)(?:=|: )\\?[\"']?", _HOST, rb"(?![\w:])"),
+        any_case(rb"\b(?:r?host(?:name)?|server)(?:=|: )\\?[\"']?" + _HOST + rb"(?![\w:])"),
     ),
 )
 
@@ -138,4 +136,5 @@ def _known(
         folded = name.lower().encode("utf-8", "surrogateescape")
         words = folded.translate(_NO_WORD).split()
         if words and folded not in but:
-            yield kind, words[0], any_case(rb"(?<![^\W_])", re.escape(folded), rb"(?![^\W_])")
+            escaped = re.escape(folded)
+            yield kind, words[0], any_case(rb"(?<![^\W_])" + escaped + rb"(?![^\W_])")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from agent.redaction.rule import BLANK, Block, Rule, any_case, same_case
+from agent.redaction.rule import Block, Rule, any_case, any_of, same_case
 
 _HEX_BYTES = rb"(?:0x)?[0-9a-f]{2}(?:[ :-]?[0-9a-f]{2}){7,127}"
 
@@ -11,52 +11,27 @@ KEY_RULES: tuple[Rule, ...] = (
         "private-key-line",
         (b"PRIVATE KEY",),
         same_case(
-            rb"-----?BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----?(?:\\\\?[rn]|[ ,\"'])+",
-            rb"(?:(?!-----?END)[^\n])*?",
-            rb"([A-Za-z0-9+/](?:[A-Za-z0-9+/=\\ ,\"']|-(?!-----?END|----))*)",
+            rb"-----?BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----?(?:\\\\?[rn]|[ ,\"'])+"
+            rb"(?:(?!-----?END)[^\n])*?"
+            rb"([A-Za-z0-9+/](?:[A-Za-z0-9+/=\\ ,\"']|-(?!-----?END|----))*)"
         ),
         "the frame",
         "a private key put into one line, as in JSON",
     ),
     Rule(
         "smb-key",
-        (
-            b"session key",
-            b"session_key",
-            b"sessionkey",
-            b"signing key",
-            b"signing_key",
-            b"signingkey",
-            b"cryption key",
-            b"cryption_key",
-            b"cryptionkey",
-            b"authentication key",
-            b"auth key",
-            b"application key",
-            b"serverin",
-            b"serverout",
-            b"server in key",
-            b"server out key",
-            b"reply key",
-            b"response key",
-            b"preauth key",
-            b"server key",
-            b"client key",
+        any_of(
+            b"session key|session_key|sessionkey|signing key|signing_key|signingkey|"
+            b"cryption key|cryption_key|cryptionkey|authentication key|auth key|"
+            b"application key|serverin|serverout|server in key|server out key|reply key|"
+            b"response key|preauth key|server key|client key"
         ),
         any_case(
             rb"(?:(?:session|signing|encryption|decryption|auth(?:entication)?|application|server|"
-            rb"client|response|preauth|reply|server ?(?:in|out))|^)[ _-]?(?:in|out)?",
-            BLANK,
-            rb"*key",
-            BLANK,
-            rb"*[=:]?",
-            BLANK,
-            rb"*(?:[0-9a-f]{8}:",
-            BLANK,
-            rb"*)?",
-            rb"(?<![0-9a-f])(",
-            _HEX_BYTES,
-            rb")(?![0-9a-z])",
+            rb"client|response|preauth|reply|server ?(?:in|out))|^)[ _-]?(?:in|out)?{blank}*key"
+            rb"{blank}*[=:]?{blank}*(?:[0-9a-f]{8}:{blank}*)?(?<![0-9a-f])("
+            + _HEX_BYTES
+            + rb")(?![0-9a-z])"
         ),
         "which key it is",
         "`smbinfo keys` and a kernel with CIFS_DEBUG_DUMP_KEYS print what opens every capture",
@@ -65,42 +40,22 @@ KEY_RULES: tuple[Rule, ...] = (
         "wireshark-key",
         (b"seskey",),
         any_case(
-            rb"(?:smb2_seskey_list:[0-9a-f]+,|seskey",
-            BLANK,
-            rb"*[=:]",
-            BLANK,
-            rb"*)\"*([0-9a-f]{16,}(?:,[0-9a-f\"]+)*)",
+            rb"(?:smb2_seskey_list:[0-9a-f]+,|seskey{blank}*[=:]{blank}*"
+            rb")\"*([0-9a-f]{16,}(?:,[0-9a-f\"]+)*)"
         ),
         "the session id",
         "the same keys as Wireshark wants them",
     ),
     Rule(
         "nt-hash",
-        (
-            b"nthash",
-            b"nt hash",
-            b"nt_hash",
-            b"nt-hash",
-            b"lmhash",
-            b"lm hash",
-            b"-hashes",
-            b"::",
-            b":[u",
-            b"ntlm",
-            b"aad3b435",
-        ),
+        any_of(b"nthash|nt hash|nt_hash|nt-hash|lmhash|lm hash|-hashes|::|:[u|ntlm|aad3b435"),
         any_case(
-            rb"(?:nt|lm|ntlm|nthash|lmhash|rc4)(?:v2)?(?:[-_ ]?(?:password[-_ ]?)?hash(?:es)?)?",
-            BLANK,
-            rb"*[=: ]",
-            BLANK,
-            rb"*[\"']?((?:[0-9a-f]{32}:)?[0-9a-f]{32})(?![0-9a-f])|",
-            rb"-hashes",
-            BLANK,
-            rb"+[\"']?([0-9a-f]{0,32}:[0-9a-f]{32})(?![0-9a-f])|",
-            rb":\d{1,10}:([0-9a-fx]{32}:[0-9a-fx]{32}):|",
-            rb"(aad3b435b51404eeaad3b435b51404ee:[0-9a-f]{32})(?![0-9a-f])|",
-            rb"[^\s:]{1,128}::[^\s:]{0,128}:([0-9a-f]{16,48}:[0-9a-f]{32,48}:[0-9a-f]{16,})",
+            rb"(?:nt|lm|ntlm|nthash|lmhash|rc4)(?:v2)?(?:[-_ ]?(?:password[-_ ]?)?hash(?:es)?)?"
+            rb"{blank}*[=: ]{blank}*[\"']?((?:[0-9a-f]{32}:)?[0-9a-f]{32})(?![0-9a-f])|-hashes"
+            rb"{blank}+[\"']?([0-9a-f]{0,32}:[0-9a-f]{32})(?![0-9a-f])|"
+            rb":\d{1,10}:([0-9a-fx]{32}:[0-9a-fx]{32}):|"
+            rb"(aad3b435b51404eeaad3b435b51404ee:[0-9a-f]{32})(?![0-9a-f])|"
+            rb"[^\s:]{1,128}::[^\s:]{0,128}:([0-9a-f]{16,48}:[0-9a-f]{32,48}:[0-9a-f]{16,})"
         ),
         "the account",
         "an NT hash is as good as its password; NetNTLM answers can be guessed offline",
@@ -109,19 +64,15 @@ KEY_RULES: tuple[Rule, ...] = (
         "keytab-key",
         (b"(0x",),
         any_case(
-            rb"(?:@[\w.-]{1,128}|\))",
-            BLANK,
-            rb"+\(0x([0-9a-f]{32,128})\)|",
-            rb"\(des[\w-]*\)",
-            BLANK,
-            rb"+\(0x([0-9a-f]{16})\)",
+            rb"(?:@[\w.-]{1,128}|\)){blank}+\(0x([0-9a-f]{32,128})\)|\(des[\w-]*\){blank}"
+            rb"+\(0x([0-9a-f]{16})\)"
         ),
         "principal and encryption type",
         "`klist -K` prints the keys of a keytab",
     ),
     Rule(
         "kerberos-blob",
-        (b"YII", b"YIG", b"YYI", b"boI", b"doI", b"TlRMTVNTUA", b"oYI", b"oYG"),
+        any_of(b"YII|YIG|YYI|boI|doI|TlRMTVNTUA|oYI|oYG"),
         same_case(
             rb"(?<![A-Za-z0-9+/])((?:YI[IG]|YYI|boI|doI|oYI|oYG|TlRMTVNTUA)[A-Za-z0-9+/]{37,}={0,2})"
         ),
@@ -130,11 +81,11 @@ KEY_RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "kerberos-hex",
-        (b"a003020105", b"2b0601050502", b"2a864886f71201020", b"4e544c4d53535000"),
+        any_of(b"a003020105|2b0601050502|2a864886f71201020|4e544c4d53535000"),
         any_case(
-            rb"(?<![0-9a-f])(?:0x)?((?:6[0-9a-f]|7[0-9a-f])(?:82[0-9a-f]{4}|81[0-9a-f]{2}|",
-            rb"[0-7][0-9a-f])[0-9a-f]{0,20}(?:a003020105|06062b0601050502|06092a864886f71201020)",
-            rb"[0-9a-f]{16,}|4e544c4d53535000[0-9a-f]{16,})",
+            rb"(?<![0-9a-f])(?:0x)?((?:6[0-9a-f]|7[0-9a-f])(?:82[0-9a-f]{4}|81[0-9a-f]{2}|"
+            rb"[0-7][0-9a-f])[0-9a-f]{0,20}(?:a003020105|06062b0601050502|06092a864886f71201020)"
+            rb"[0-9a-f]{16,}|4e544c4d53535000[0-9a-f]{16,})"
         ),
         "nothing",
         "the same in hexadecimal",
@@ -143,24 +94,9 @@ KEY_RULES: tuple[Rule, ...] = (
         "keyctl-payload",
         (b"keyctl", b":hex:"),
         any_case(
-            rb"keyctl",
-            BLANK,
-            rb"+(?:add",
-            BLANK,
-            rb"+\S{1,128}",
-            BLANK,
-            rb"+\S{1,512}",
-            BLANK,
-            rb"+|instantiate",
-            BLANK,
-            rb"+\S{1,32}",
-            BLANK,
-            rb"+|update",
-            BLANK,
-            rb"+\S{1,32}",
-            BLANK,
-            rb"+)((?:\"[^\"\n]+\"|'[^'\n]+'|[^\s\x00]+))|",
-            rb":hex:([0-9a-f]{2,})",
+            rb"keyctl{blank}+(?:add{blank}+\S{1,128}{blank}+\S{1,512}{blank}+|instantiate{blank}"
+            rb"+\S{1,32}{blank}+|update{blank}+\S{1,32}{blank}"
+            rb"+)((?:\"[^\"\n]+\"|'[^'\n]+'|[^\s\x00]+))|:hex:([0-9a-f]{2,})"
         ),
         "type and description of the key",
         "the payload of a logon key is user:password",
@@ -176,9 +112,9 @@ KEY_RULES: tuple[Rule, ...] = (
         "audit-hex",
         (b"audit",),
         any_case(
-            rb"type=(?:user_)?tty\b[^\n]{0,2048}?\bdata=([0-9a-f]{2,}|\"[^\"\n]+\")|",
-            rb"(?:proctitle|cmd|data|exe|a\d{1,3}(?:\[\d+\])?)=(?=[0-9a-f]*(?:70617373|50415353|",
-            rb"50617373|746f6b656e|544f4b454e|736563726574|534543524554|5f4b4559))([0-9a-f]{8,})",
+            rb"type=(?:user_)?tty\b[^\n]{0,2048}?\bdata=([0-9a-f]{2,}|\"[^\"\n]+\")|"
+            rb"(?:proctitle|cmd|data|exe|a\d{1,3}(?:\[\d+\])?)=(?=[0-9a-f]*(?:70617373|50415353|"
+            rb"50617373|746f6b656e|544f4b454e|736563726574|534543524554|5f4b4559))([0-9a-f]{8,})"
         ),
         "the record",
         "audit writes command lines and key strokes in hexadecimal",
@@ -187,12 +123,11 @@ KEY_RULES: tuple[Rule, ...] = (
 
 _BASE64 = rb"[A-Za-z0-9+/]"
 _BODY = same_case(
-    rb"(?:^|[\s:>|\"'])(",
-    _BASE64,
-    rb"{24,}={0,2})[\s\"',]*$|",
-    rb"(?:^|: )\s*(",
-    _BASE64,
-    rb"{1,23}={0,2})\s*$",
+    rb"(?:^|[\s:>|\"'])("
+    + _BASE64
+    + rb"{24,}={0,2})[\s\"',]*$|(?:^|: )\s*("
+    + _BASE64
+    + rb"{1,23}={0,2})\s*$"
 )
 
 KEY_BLOCKS: tuple[Block, ...] = (

@@ -2,19 +2,8 @@
 
 from __future__ import annotations
 
-from agent.redaction.rule import (
-    BLANK,
-    NO_SECRET,
-    QUOTE,
-    SEPARATOR,
-    VALUE,
-    Rule,
-    any_case,
-    assigned,
-    same_case,
-)
+from agent.redaction.rule import BLANK, Rule, any_case, any_of, assigned, same_case
 
-_GAP = BLANK + rb"+"
 _NUMBER = rb"(?!" + BLANK + rb"*\d{1,4}\b)"
 # "pass" alone is also what tests do, and the end of other words.
 _PASS = (
@@ -30,7 +19,6 @@ _WORD = (
     + _PWD
     + rb")"
 )
-_SECRET = NO_SECRET + rb"(" + VALUE + rb")"
 _HINTS = (
     *assigned(b"word", b"wd", b"phrase", b"code", b"wort", b"pass", b"psk"),
     *(b"word1", b"word2", b"word-", b"word_", b"pass1", b"pass2", b"wd2"),
@@ -41,16 +29,9 @@ PASSWORD_RULES: tuple[Rule, ...] = (
         "credential-line",
         _HINTS,
         any_case(
-            rb"^(?:export )?",
-            BLANK,
-            rb"*(?:- )?[\w.-]{0,40}pass(?:word|wd|phrase)?[12]?",
-            BLANK,
-            rb"*[=:](?!:)",
-            _NUMBER,
-            BLANK,
-            rb"*",
-            NO_SECRET,
-            rb"(?![^\r\n]*\s[\w.-]{1,64} ?=)(?=\S+[ \t]+\S)([^\s\"',][^\r\n]*[^\s\r\n])",
+            rb"^(?:export )?{blank}*(?:- )?(?:\w[\w.-]{0,40})?pass(?:word|wd|phrase)?[12]?{blank}*"
+            rb"[=:](?!:)" + _NUMBER + rb"{blank}*{no_secret}"
+            rb"(?![^\r\n]*\s[\w.-]{1,64} ?=)(?=\S+[ \t]+\S)([^\s\"',][^\r\n]*[^\s\r\n])"
         ),
         "the key",
         "in a file of credentials the whole rest of the line is the password, blanks and all",
@@ -58,7 +39,7 @@ PASSWORD_RULES: tuple[Rule, ...] = (
     Rule(
         "password",
         _HINTS,
-        any_case(_WORD, SEPARATOR, _SECRET),
+        any_case(_WORD + rb"{separator}{secret}"),
         "the key, and the options after it",
         "mount options, command lines, environments, JSON, YAML and messages name a password",
     ),
@@ -66,126 +47,43 @@ PASSWORD_RULES: tuple[Rule, ...] = (
         "password-message",
         (b"password is", b"password for user"),
         any_case(
-            rb"password (?:is(?: generated)?|for user \S{1,64})(?: for \S{1,64})?: ?",
-            QUOTE,
-            _SECRET,
+            rb"password (?:is(?: generated)?|for user \S{1,64})(?: for \S{1,64})?: ?{quote}"
+            rb"{no_secret}(\S+)"
         ),
         "the sentence",
         "a program tells the password that it made up",
     ),
     Rule(
         "password-argument",
-        (b"-pass", b"-pw", b"-secret", b"-token", b"-key", b"-api"),
+        any_of(b"-pass|-pw|-secret|-token|-key|-api"),
         any_case(
             rb"(?<![\w-])(?!--?(?:no|ask|prompt|use|with|without)-)--?(?:[a-z0-9]+-){0,4}"
-            rb"(?:pass(?:word|wd|phrase)?2?|pwd?|secret|token|api-?key|(?:access|secret)-key)",
-            _GAP,
-            QUOTE,
-            rb"(?![-|])",
-            _SECRET,
+            rb"(?:pass(?:word|wd|phrase)?2?|pwd?|secret|token|api-?key|(?:access|secret)-key){gap}"
+            rb"{quote}(?![-|]){secret}"
         ),
         "the option",
         "programs are given secrets as the word after an option",
     ),
     Rule(
         "program-argument",
-        (
-            b"mysql",
-            b"mariadb",
-            b"sshpass",
-            b"ldap",
-            b"redis-cli",
-            b"ipmitool",
-            b"snmp",
-            b"zip ",
-            b"7z ",
-            b"freerdp",
-            b"curl",
-            b"wget",
-            b"useradd",
-            b"usermod",
-            b"htpasswd",
-            b"openssl",
-            b"evil-winrm",
-            b"crackmapexec",
-            b"netexec",
-            b"smbmap",
-            b"mongo",
+        any_of(
+            b"mysql|mariadb|sshpass|ldap|redis-cli|ipmitool|snmp|zip |7z |freerdp|curl|wget|"
+            b"useradd|usermod|htpasswd|openssl|evil-winrm|crackmapexec|netexec|smbmap|mongo"
         ),
         any_case(
-            rb"(?:(?:mysql|mariadb)[\w-]*\b[^\n]{0,2048}?",
-            BLANK,
-            rb"-p|",
-            rb"sshpass",
-            _GAP,
-            rb"-p",
-            BLANK,
-            rb"*|",
-            rb"ldap(?:search|modify|add|delete|whoami|passwd|compare|modrdn)\b[^\n]{0,2048}?",
-            BLANK,
-            rb"-(?:w|a|s)",
-            BLANK,
-            rb"*|",
-            rb"redis-cli\b[^\n]{0,2048}?",
-            BLANK,
-            rb"-a",
-            BLANK,
-            rb"*|",
-            rb"ipmitool\b[^\n]{0,2048}?",
-            BLANK,
-            rb"(?-i:-P)",
-            BLANK,
-            rb"*|",
-            rb"snmp(?:walk|get|getnext|bulkwalk|bulkget|set|table|trap)\b[^\n]{0,2048}?",
-            BLANK,
-            rb"(?-i:-[cAX])",
-            BLANK,
-            rb"*|",
-            rb"\b(?:un)?zip\b[^\n]{0,2048}?",
-            BLANK,
-            rb"-P",
-            BLANK,
-            rb"*|",
-            rb"\b7za?\b[^\n]{0,2048}?",
-            BLANK,
-            rb"-p|",
-            rb"freerdp\b[^\n]{0,2048}?",
-            BLANK,
-            rb"/p:|",
-            rb"(?:curl|wget)\b[^\n]{0,2048}?",
-            BLANK,
-            rb"(?:-u|--(?:proxy-)?user[ =]|-U)",
-            BLANK,
-            rb"*[\"']?[^\s\"':]{0,256}:|",
-            rb"user(?:add|mod)\b[^\n]{0,2048}?",
-            BLANK,
-            rb"-p",
-            _GAP,
-            rb"|",
-            rb"htpasswd\b[^\n]{0,2048}?",
-            BLANK,
-            rb"-\w*b\w*",
-            _GAP,
-            rb"\S{1,256}",
-            _GAP,
-            rb"\S{1,256}",
-            _GAP,
-            rb"|",
-            rb"openssl\b[^\n]{0,2048}?",
-            BLANK,
-            rb"-(?:pass\w*",
-            _GAP,
-            rb"pass:|K",
-            _GAP,
-            rb")|",
-            rb"(?:evil-winrm|crackmapexec|netexec|smbmap|mongo\w*)\b[^\n]{0,2048}?",
-            BLANK,
-            rb"-p",
-            _GAP,
-            rb")",
-            QUOTE,
-            rb"(?![-/])",
-            _SECRET,
+            rb"(?:(?:mysql|mariadb)[\w-]*\b[^\n]{0,2048}?{blank}(?-i:-p)|sshpass{gap}-p{blank}*|"
+            rb"ldap(?:search|modify|add|delete|whoami|passwd|compare|modrdn)\b[^\n]{0,2048}?{blank}"
+            rb"(?-i:-w){blank}*|ldappasswd\b[^\n]{0,2048}?{blank}(?-i:-[as]){blank}*|redis-cli\b[^\n]{0,2048}?{blank}-a{blank}*|"
+            rb"ipmitool\b[^\n]{0,2048}?{blank}(?-i:-P){blank}*|"
+            rb"snmp(?:walk|get|getnext|bulkwalk|bulkget|set|table|trap)\b[^\n]{0,2048}?{blank}"
+            rb"(?-i:-[cAX]){blank}*|\b(?:un)?zip\b[^\n]{0,2048}?{blank}(?-i:-P){blank}*|"
+            rb"\b7za?\b[^\n]{0,2048}?{blank}-p|freerdp\b[^\n]{0,2048}?{blank}/p:|"
+            rb"(?:curl|wget)\b[^\n]{0,2048}?{blank}(?:-u|--(?:proxy-)?user[ =]|-U){blank}*"
+            rb"[\"']?[^\s\"':]{0,256}:|user(?:add|mod)\b[^\n]{0,2048}?{blank}-p{gap}|"
+            rb"htpasswd\b[^\n]{0,2048}?{blank}-\w*b\w*{gap}\S{1,256}{gap}\S{1,256}{gap}|"
+            rb"openssl\b[^\n]{0,2048}?{blank}-(?:pass\w*{gap}pass:|K{gap})|"
+            rb"(?:evil-winrm|crackmapexec|netexec|smbmap|mongo\w*)\b[^\n]{0,2048}?{blank}-p{gap})"
+            rb"{quote}(?![-/]){secret}"
         ),
         "the program, its other arguments and the option",
         "these programs take a secret behind a short option that means another thing elsewhere",
@@ -194,34 +92,18 @@ PASSWORD_RULES: tuple[Rule, ...] = (
         "user-percent-password",
         (b"%",),
         any_case(
-            rb"(?:(?<![\w-])-U",
-            BLANK,
-            rb"*|--user(?:name)?[=\s\x00]",
-            BLANK,
-            rb"*|\buser(?:name)?=)[\"']?[^\s\x00%\"',]{1,256}%",
-            rb"(?!(?:20|3a|40|5c)\w)(",
-            VALUE,
-            rb")",
+            rb"(?:(?<![\w-])-U{blank}*|--user(?:name)?[=\s\x00]{blank}*"
+            rb"|\buser(?:name)?=)[\"']?[^\s\x00%\"',]{1,256}%(?!(?:20|3a|40|5c)\w)({value})"
         ),
         "the user",
         "smbclient, rpcclient and net take -U user%password",
     ),
     Rule(
         "net-use",
-        (b"net use", b"net.exe use", b"net\0use"),
+        any_of(b"net use|net.exe use|net\x00use"),
         any_case(
-            rb"net(?:\.exe)?",
-            _GAP,
-            rb"use",
-            _GAP,
-            rb"(?:(?:\S:|\*)",
-            _GAP,
-            rb")?",
-            rb"(?:\\\\\S{1,512}",
-            _GAP,
-            rb"(?![/*])(\S+)|[^\n]{0,2048}?/user:\S{1,256}",
-            _GAP,
-            rb"(?![/*])(\S+))",
+            rb"net(?:\.exe)?{gap}use{gap}(?:(?:\S:|\*){gap})?(?:\\\\\S{1,512}{gap}"
+            rb"(?![/*])(\S+)|[^\n]{0,2048}?/user:\S{1,256}{gap}(?![/*])(\S+))"
         ),
         "the share and the user",
         "net use takes the password as a bare word",
@@ -230,18 +112,10 @@ PASSWORD_RULES: tuple[Rule, ...] = (
         "piped-password",
         (b"echo", b"printf"),
         any_case(
-            rb"(?:echo|printf)",
-            _GAP,
-            rb"(?:-\w+",
-            _GAP,
-            rb")*((?:\"[^\"\n]+\"|'[^'\n]+'|[^\s|]+))",
-            BLANK,
-            rb"*\|",
-            BLANK,
-            rb"*(?:sudo",
-            _GAP,
+            rb"(?:echo|printf){gap}(?:-\w+{gap})*((?:\"[^\"\n]+\"|'[^'\n]+'|[^\s|]+)){blank}*\|"
+            rb"{blank}*(?:sudo{gap}"
             rb")?(?:sudo|kinit|k5start|passwd|chpasswd|smbpasswd|cryptsetup|openssl|gpg|su|ssh-add|"
-            rb"cifscreds|keyctl)\b",
+            rb"cifscreds|keyctl)\b"
         ),
         "the programs",
         "a password is piped into a program that would ask for it",
@@ -255,30 +129,13 @@ PASSWORD_RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "ldap-bind",
-        (
-            b"bindpw",
-            b"bind_pw",
-            b"bindsecret",
-            b"bind_secret",
-            b"bindcred",
-            b"bind_cred",
-            b"root_pw",
-            b"rootpw",
-            b"authtok",
-            b"unicodepwd",
-            b"userpassword",
+        any_of(
+            b"bindpw|bind_pw|bindsecret|bind_secret|bindcred|bind_cred|root_pw|rootpw|"
+            b"authtok|unicodepwd|userpassword"
         ),
         any_case(
             rb"(?:bind_?pw|bind_?secret|bind_?cred(?:ential)?s?|root_?pw|authtok(?!_type)|unicodePwd|"
-            rb"userPassword)(?:",
-            SEPARATOR,
-            rb":?",
-            BLANK,
-            rb"*|",
-            _GAP,
-            rb")",
-            QUOTE,
-            _SECRET,
+            rb"userPassword)(?:{blank}*(?:=|::?){blank}*|{gap}){quote}{secret}"
         ),
         "the key",
         "sssd, nslcd, slapd and LDIF name the secret of a bind in their own words",
@@ -286,19 +143,16 @@ PASSWORD_RULES: tuple[Rule, ...] = (
     Rule(
         "netrc",
         (b"login",),
-        any_case(rb"\blogin", _GAP, rb"\S{1,256}", _GAP, rb"password", _GAP, NO_SECRET, rb"(\S+)"),
+        any_case(rb"\blogin{gap}\S{1,256}{gap}password{gap}{no_secret}(\S+)"),
         "machine and login",
         "netrc and FTP scripts: the password is the word after the word",
     ),
     Rule(
         "sql-password",
-        (b"identified", b"password '", b"password('"),
+        any_of(b"identified|password '|password('"),
         any_case(
-            rb"(?:identified(?: with \S{1,64})?(?: by| as)(?: password)?|\bpassword)",
-            BLANK,
-            rb"*\(?",
-            BLANK,
-            rb"*'([^'\n]+)'",
+            rb"(?:identified(?: with \S{1,64})?(?: by| as)(?: password)?|\bpassword){blank}*\(?"
+            rb"{blank}*'([^'\n]+)'"
         ),
         "the statement",
         "statements that make a user hold its password",
@@ -306,7 +160,7 @@ PASSWORD_RULES: tuple[Rule, ...] = (
     Rule(
         "snmp-community",
         (b"community",),
-        any_case(rb"\b(?:r[ow]community6?|trapcommunity|snmp-server community)", _GAP, rb"(\S+)"),
+        any_case(rb"\b(?:r[ow]community6?|trapcommunity|snmp-server community){gap}(\S+)"),
         "the key",
         "a community string is a password",
     ),
@@ -315,17 +169,17 @@ PASSWORD_RULES: tuple[Rule, ...] = (
         (b"</",),
         any_case(
             rb"<(?:[\w-]{1,32}[:_-])?(?:password|passwd|passphrase|secret|token|api_?key)"
-            rb"(?:\s[^<>\n]{0,256})?>([^<>\n]+)</",
+            rb"(?:\s[^<>\n]{0,256})?>([^<>\n]+)</"
         ),
         "the element",
         "libvirt, tomcat and Windows files hold secrets as elements",
     ),
     Rule(
         "password-hash",
-        (b"$", b"{SSHA", b"{SHA", b"{CRYPT}", b"{MD5}", b"{PBKDF2"),
+        any_of(b"$|{SSHA|{SHA|{CRYPT}|{MD5}|{PBKDF2"),
         same_case(
             rb"(\$(?:1|2[aby]|5|6|7|y|gy|apr1|argon2(?:id?|d)|krb5\w{2,12})\$[\w./$=,+*@-]{12,}|"
-            rb"\{(?:S?SHA\d*|CRYPT|MD5|PBKDF2[\w-]*)\}[\w./$+=]{8,})",
+            rb"\{(?:S?SHA\d*|CRYPT|MD5|PBKDF2[\w-]*)\}[\w./$+=]{8,})"
         ),
         "nothing",
         "hashes of passwords (shadow, LDAP, roasted tickets) can be guessed offline",

@@ -94,11 +94,33 @@ def assigned(*words: bytes) -> tuple[bytes, ...]:
     return tuple(word + sign for word in words for sign in signs)
 
 
-def any_case(*parts: bytes) -> re.Pattern[bytes]:
-    """The pattern made of ``parts``, whatever the case; ^ and $ are a line's."""
-    return re.compile(b"".join(parts), re.IGNORECASE | re.MULTILINE)
+def any_of(hints: bytes) -> tuple[bytes, ...]:
+    """Hints, written with | between them."""
+    return tuple(hints.split(b"|"))
 
 
-def same_case(*parts: bytes) -> re.Pattern[bytes]:
-    """The pattern made of ``parts``, minding the case; ^ and $ are a line's."""
-    return re.compile(b"".join(parts), re.MULTILINE)
+_PIECES = {
+    b"{blank}": BLANK,
+    b"{gap}": BLANK + rb"+",
+    b"{quote}": QUOTE,
+    b"{separator}": SEPARATOR,
+    b"{no_secret}": NO_SECRET,
+    b"{value}": VALUE,
+    b"{secret}": NO_SECRET + rb"(" + VALUE + rb")",
+}
+
+
+def any_case(pattern: bytes) -> re.Pattern[bytes]:
+    """The pattern, whatever the case. ^ and $ are a line's; {secret} and others are filled in."""
+    return re.compile(_filled_in(pattern), re.IGNORECASE | re.MULTILINE)
+
+
+def same_case(pattern: bytes) -> re.Pattern[bytes]:
+    """The pattern, minding the case; else as `any_case`."""
+    return re.compile(_filled_in(pattern), re.MULTILINE)
+
+
+def _filled_in(pattern: bytes) -> bytes:
+    for name, piece in _PIECES.items():
+        pattern = pattern.replace(name, piece)
+    return pattern

@@ -2,17 +2,7 @@
 
 from __future__ import annotations
 
-from agent.redaction.rule import (
-    BLANK,
-    NO_SECRET,
-    SEPARATOR,
-    STOP,
-    VALUE,
-    Rule,
-    any_case,
-    assigned,
-    same_case,
-)
+from agent.redaction.rule import STOP, Rule, any_case, any_of, assigned, same_case
 
 _PATH = (
     rb"(?!(?:file:|~|\.{0,2})/(?:etc|var|run|root|home|usr|opt|tmp|srv|proc|dev|mnt|media|sys|lib|"
@@ -30,16 +20,10 @@ TOKEN_RULES: tuple[Rule, ...] = (
         "authorization",
         (b"authorization", b"authenticate"),
         any_case(
-            rb"(?:authorization|authenticate)\\?[\"']?",
-            BLANK,
-            rb"*[=:]",
-            BLANK,
-            rb"*\\?[\"']?",
-            rb"(?:(?:basic|bearer|negotiate|ntlm|apikey|token|kerberos)",
-            BLANK,
-            rb"+(?!realm=)([\w.~+/=-]{6,})|(?:digest|hawk|aws4-hmac-sha256|sharedkey\w*)",
-            BLANK,
-            rb"+(?!realm=)([^\r\n\"'][^\r\n]*))",
+            rb"(?:authorization|authenticate)\\?[\"']?{blank}*[=:]{blank}*\\?[\"']?"
+            rb"(?:(?:basic|bearer|negotiate|ntlm|apikey|token|kerberos){blank}"
+            rb"+(?!realm=)([\w.~+/=-]{6,})|(?:digest|hawk|aws4-hmac-sha256|sharedkey\w*){blank}"
+            rb"+(?!realm=)([^\r\n\"'][^\r\n]*))"
         ),
         "the header and the scheme",
         "HTTP logs of Basic, Bearer, Negotiate, Digest and signed requests",
@@ -47,7 +31,7 @@ TOKEN_RULES: tuple[Rule, ...] = (
     Rule(
         "bearer-token",
         (b"bearer",),
-        any_case(rb"\bbearer", BLANK, rb"+(?=[\w.~+/=-]*\d)([\w.~+=-][\w.~+/=-]{15,})"),
+        any_case(rb"\bbearer{blank}+(?=[\w.~+/=-]*\d)([\w.~+=-][\w.~+/=-]{15,})"),
         "the word",
         "a bearer token outside of its header",
     ),
@@ -55,33 +39,19 @@ TOKEN_RULES: tuple[Rule, ...] = (
         "cookie",
         (b"cookie",),
         any_case(
-            rb"(?<![\w-])(?:set-cookie2?\\?[\"']?:",
-            BLANK,
-            rb"*[\"']?([^\s\"'][^\r\n\"']*)|",
-            rb"cookie\\?[\"']?:",
-            BLANK,
-            rb"*[\"']?(?!c=)([\w.-]{2,}=[^\s;\"']{4,}[^\r\n\"']*)|",
-            rb"mit-magic-cookie-1",
-            BLANK,
-            rb"+([0-9a-f]{16,}))",
+            rb"(?<![\w-])(?:set-cookie2?\\?[\"']?:{blank}*[\"']?([^\s\"'][^\r\n\"']*)|"
+            rb"cookie\\?[\"']?:{blank}*[\"']?(?!c=)([\w.-]{2,}=[^\s;\"']{4,}[^\r\n\"']*)|"
+            rb"mit-magic-cookie-1{blank}+([0-9a-f]{16,}))"
         ),
         "the header",
         "a cookie is a session; fscache and NFS cookies are none",
     ),
     Rule(
         "session-cookie",
-        (
-            b"jsessionid",
-            b"phpsessid",
-            b"asp.net_sessionid",
-            b"connect.sid",
-            b"_session=",
-            b"csrftoken",
-            b"sid=",
-        ),
+        any_of(b"jsessionid|phpsessid|asp.net_sessionid|connect.sid|_session=|csrftoken|sid="),
         any_case(
             rb"(?:jsessionid|phpsessid|asp\.net_sessionid|connect\.sid|[a-z]_session|csrftoken|"
-            rb"(?<![\w.])sid(?==s%3a|=s:))=([\w.%:+/~-]{8,})",
+            rb"(?<![\w.])sid(?==s%3a|=s:))=([\w.%:+/~-]{8,})"
         ),
         "the name",
         "the same in access logs and URLs, outside of its header",
@@ -95,21 +65,21 @@ TOKEN_RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "aws-key-id",
-        (b"AKIA", b"ASIA", b"ABIA", b"ACCA"),
+        any_of(b"AKIA|ASIA|ABIA|ACCA"),
         same_case(rb"(?<![A-Za-z0-9])((?:AKIA|ASIA|ABIA|ACCA)[A-Z0-9]{12,16})(?![A-Za-z0-9])"),
         "nothing",
         "it names the account, and half of a pair belongs to nobody",
     ),
     Rule(
         "github-token",
-        (b"ghp_", b"gho_", b"ghu_", b"ghs_", b"ghr_", b"github_pat_"),
+        any_of(b"ghp_|gho_|ghu_|ghs_|ghr_|github_pat_"),
         same_case(rb"((?:gh[pousr]|github_pat)_\w{16,})"),
         "nothing",
         "tokens of GitHub",
     ),
     Rule(
         "slack-token",
-        (b"xox", b"xapp-", b"hooks.slack.com"),
+        any_of(b"xox|xapp-|hooks.slack.com"),
         same_case(
             rb"((?:xox[a-z]|xapp)-[\w-]{10,})|hooks\.slack\.com/(?:services|workflows)/([\w/-]{10,})"
         ),
@@ -118,34 +88,21 @@ TOKEN_RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "google-key",
-        (b"AIza", b"ya29.", b"GOCSPX-", b"1//0"),
+        any_of(b"AIza|ya29.|GOCSPX-|1//0"),
         same_case(rb"(AIza[\w-]{20,}|ya29\.[\w-]{16,}|GOCSPX-[\w-]{16,}|\b1//0[\w-]{20,})"),
         "nothing",
         "API keys, access and refresh tokens of Google",
     ),
     Rule(
         "vendor-token",
-        (
-            b"glpat-",
-            b"sk-",
-            b"sk_live_",
-            b"rk_live_",
-            b"sk_test_",
-            b"SG.",
-            b"npm_",
-            b"pypi-",
-            b"hf_",
-            b"hvs.",
-            b"dop_v1_",
-            b"shpat_",
-            b"AGE-SECRET-KEY-",
-            b"glrt-",
-            b"dckr_pat_",
+        any_of(
+            b"glpat-|sk-|sk_live_|rk_live_|sk_test_|SG.|npm_|pypi-|hf_|hvs.|dop_v1_|shpat_|"
+            b"AGE-SECRET-KEY-|glrt-|dckr_pat_"
         ),
         same_case(
             rb"(?<![A-Za-z0-9])((?:glpat-|glrt-|[sr]k_(?:live|test)_|npm_|pypi-|hf_|hvs\.|dop_v1_|"
             rb"shpat_|dckr_pat_|AGE-SECRET-KEY-)[\w-]{16,}|sk-(?:[a-z]+-)?[A-Za-z0-9]{20,}[\w-]*|"
-            rb"SG\.[\w-]{16,}\.[\w-]{16,})",
+            rb"SG\.[\w-]{16,}\.[\w-]{16,})"
         ),
         "nothing",
         "tokens that their makers' prefixes tell",
@@ -153,15 +110,13 @@ TOKEN_RULES: tuple[Rule, ...] = (
     Rule(
         "signed-url",
         (b"sig=", b"signature="),
-        any_case(
-            rb"(?:[?&;](?:amp;)?sig=|signature=)([\w%+/=.-]{16,})",
-        ),
+        any_case(rb"(?:[?&;](?:amp;)?sig=|signature=)([\w%+/=.-]{16,})"),
         "the rest of the URL",
         "a signature in a URL is the right to what it names (Azure SAS, S3, Google, CloudFront)",
     ),
     Rule(
         "account-key",
-        (b"accountkey", b"sharedaccesskey", b"sharedsecret", b"sharedaccesssignature"),
+        any_of(b"accountkey|sharedaccesskey|sharedsecret|sharedaccesssignature"),
         any_case(
             rb"(?:accountkey|sharedaccesskey|sharedsecretkey|sharedsecret(?:issuer)?value|"
             rb"sharedaccesssignature)=([^\s;\"',]{4,})"
@@ -171,18 +126,10 @@ TOKEN_RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "registry-auth",
-        (b'"auth', b"_auth", b'"identitytoken'),
+        any_of(b'"auth|_auth|"identitytoken'),
         any_case(
-            rb"(?:\"(?:auth|identitytoken)\\?\"",
-            BLANK,
-            rb"*:",
-            BLANK,
-            rb"*\\?\"|",
-            rb"\b_auth(?:token)?",
-            BLANK,
-            rb"*=",
-            BLANK,
-            rb"*[\"']?)([\w+/=.~-]{8,})",
+            rb"(?:\"(?:auth|identitytoken)\\?\"{blank}*:{blank}*\\?\"|\b_auth(?:token)?{blank}*="
+            rb"{blank}*[\"']?)([\w+/=.~-]{8,})"
         ),
         "the key",
         "config.json of Docker and .npmrc hold user and password in base64",
@@ -191,15 +138,8 @@ TOKEN_RULES: tuple[Rule, ...] = (
         "secret-assignment",
         assigned(b"key", b"secret", b"token", b"otp"),
         any_case(
-            _KEY_NAME,
-            SEPARATOR,
-            NO_SECRET,
-            _PATH,
-            rb"(?!0x[0-9a-f]{1,16}\b|\d{1,5}\b)",
-            # A word of a sentence has neither digit nor capital nor sign.
-            rb"(?=[^\s\x00\"']*(?-i:[0-9A-Z_+/=!$%#@.~^*-])|\S{20})(?=\S{6})(",
-            VALUE,
-            rb")",
+            _KEY_NAME + rb"{separator}{no_secret}" + _PATH + rb"(?!0x[0-9a-f]{1,16}\b|\d{1,5}\b)"
+            rb"(?=[^\s\x00\"']*(?-i:[0-9A-Z_+/=!$%#@.~^*-])|\S{20})(?=\S{6})({value})"
         ),
         "the key",
         "keys, secrets and tokens by the name of the key: environment, JSON, YAML, queries",
