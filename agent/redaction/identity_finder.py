@@ -97,7 +97,7 @@ class IdentityFinder:
     def spans(self, text: bytes, start: int, end: int) -> Iterator[Span]:
         """The names in ``text[start:end]``."""
         lowered = text.lower()
-        yield from self._known_names(text, lowered, start, end)
+        yield from self._known_names(lowered, start, end)
         for place in _PLACES:
             for line_start, line_end in lines_with(place.hints, lowered, start, end):
                 for match in place.pattern.finditer(text, line_start, line_end):
@@ -106,11 +106,11 @@ class IdentityFinder:
         for match in address_matches(text, start, end):
             yield self._span("addr", match, 0)
 
-    def _known_names(self, text: bytes, lowered: bytes, start: int, end: int) -> Iterator[Span]:
+    def _known_names(self, lowered: bytes, start: int, end: int) -> Iterator[Span]:
         words = set(lowered[start:end].translate(_NO_WORD).split())
         for kind, first_word, pattern in self._known:
             if first_word in words:
-                for match in pattern.finditer(text, start, end):
+                for match in pattern.finditer(lowered, start, end):
                     yield self._span(kind, match, 0)
 
     def _span(self, kind: str, match: re.Match[bytes], group: int) -> Span:
@@ -136,5 +136,7 @@ def _known(
         folded = name.lower().encode("utf-8", "surrogateescape")
         words = folded.translate(_NO_WORD).split()
         if words and folded not in but:
-            escaped = re.escape(folded)
-            yield kind, words[0], any_case(rb"(?<![^\W_])" + escaped + rb"(?![^\W_])")
+            name_itself = re.escape(folded)
+            # A pattern that begins with the literal is searched ten times as fast.
+            alone = name_itself + rb"(?<![^\W_]" + name_itself + rb")(?![^\W_])"
+            yield kind, words[0], re.compile(alone)

@@ -121,13 +121,10 @@ KEY_RULES: tuple[Rule, ...] = (
     ),
 )
 
-_BASE64 = rb"[A-Za-z0-9+/]"
+# A line of a key, or its short last one. What is only hexadecimal is a sum or a number.
 _BODY = same_case(
-    rb"(?:^|[\s:>|\"'])("
-    + _BASE64
-    + rb"{24,}={0,2})[\s\"',]*$|(?:^|: )\s*("
-    + _BASE64
-    + rb"{1,23}={0,2})\s*$"
+    rb"(?:^|[\s:>|\"'])(?![0-9a-fA-F]+[\s\"',]*$)([A-Za-z0-9+/]{24,}={0,2})[\s\"',]*$|"
+    rb"(?:^|: )\s*([A-Za-z0-9+/]{1,23}={0,2})\s*$"
 )
 
 KEY_BLOCKS: tuple[Block, ...] = (

@@ -59,7 +59,9 @@ TOKEN_RULES: tuple[Rule, ...] = (
     Rule(
         "jwt",
         (b"eyJ",),
-        same_case(rb"(eyJ[\w-]{8,8192}(?:\.[\w-]{2,16384}){1,4}\.?)"),
+        same_case(
+            rb"(?:(?<![A-Za-z0-9])|(?<=%3D)|(?<=%20))(eyJ[\w-]{8,8192}(?:\.[\w-]{2,16384}){1,4}\.?)"
+        ),
         "nothing",
         "a signed token admits whoever holds it",
     ),
