@@ -12,8 +12,12 @@ _PASS = (
     rb"(?-i:pass)(?=:" + BLANK + rb"+" + _NUMBER + rb"))"
 )
 _PWD = rb"pwd(?=\\?[\"']?" + BLANK + rb"*[=:]" + BLANK + rb"*\\?[\"']?[^/\s])"
+# PAM names a service so, nsswitch a database.
+_NO_PASSWD = rb"(?!:chauthtok|:[ \t]+(?:files|compat|sss|db|nis|ldap|systemd|winbind)\b)"
 _WORD = (
-    rb"(?:pass(?:word|wd(?!:chauthtok)|phrase|code|wort)(?:[-_]?\d)?|kennwort|(?<![a-z])psk|"
+    rb"(?:pass(?:word|wd"
+    + _NO_PASSWD
+    + rb"|phrase|code|wort)(?:[-_]?\d)?|kennwort|(?<![a-z])psk|"
     + _PASS
     + rb"|"
     + _PWD
@@ -29,8 +33,10 @@ PASSWORD_RULES: tuple[Rule, ...] = (
         "credential-line",
         _HINTS,
         any_case(
-            rb"^(?:export )?{blank}*(?:- )?(?:\w[\w.-]{0,40})?pass(?:word|wd|phrase)?[12]?{blank}*"
-            rb"[=:](?!:)" + _NUMBER + rb"{blank}*{no_secret}"
+            rb"^(?:export )?{blank}*(?:- )?(?:\w[\w.-]{0,40})?pass(?:word|wd"
+            + _NO_PASSWD
+            + rb"|phrase)?[12]?{blank}*"
+            rb"[=:](?![:>])" + _NUMBER + rb"{blank}*{no_secret}"
             rb"(?![^\r\n]*\s[\w.-]{1,64} ?=)(?=\S+[ \t]+\S)([^\s\"',][^\r\n]*[^\s\r\n])"
         ),
         "the key",
@@ -92,8 +98,10 @@ PASSWORD_RULES: tuple[Rule, ...] = (
         "user-percent-password",
         (b"%",),
         any_case(
-            rb"(?:(?<![\w-])-U{blank}*|--user(?:name)?[=\s\x00]{blank}*"
-            rb"|\buser(?:name)?=)[\"']?[^\s\x00%\"',]{1,256}%(?!(?:20|3a|40|5c)\w)({value})"
+            rb"(?:(?<![\w-])-U{blank}*|--user(?:name)?[=\s\x00]{blank}*)[\"']?"
+            rb"[^\s\x00%\"',]{1,256}%({value})|"
+            # In a query of a URL a sign of percent means another thing.
+            rb"\buser(?:name)?=[\"']?[^\s\x00%\"',&]{1,256}%(?![2-5][0-9a-f])({value})"
         ),
         "the user",
         "smbclient, rpcclient and net take -U user%password",

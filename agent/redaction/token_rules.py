@@ -39,7 +39,8 @@ TOKEN_RULES: tuple[Rule, ...] = (
         "cookie",
         (b"cookie",),
         any_case(
-            rb"(?<![\w-])(?:set-cookie2?\\?[\"']?:{blank}*[\"']?([^\s\"'][^\r\n\"']*)|"
+            rb"(?<![\w-])(?:set-cookie2?\\?[\"']?:{blank}*(\[[^\]\n]+\])|"
+            rb"set-cookie2?\\?[\"']?:{blank}*[\"']?([^\s\"'\[][^\r\n\"']*)|"
             rb"cookie\\?[\"']?:{blank}*[\"']?(?!c=)([\w.-]{2,}=[^\s;\"']{4,}[^\r\n\"']*)|"
             rb"mit-magic-cookie-1{blank}+([0-9a-f]{16,}))"
         ),
@@ -102,7 +103,7 @@ TOKEN_RULES: tuple[Rule, ...] = (
             b"AGE-SECRET-KEY-|glrt-|dckr_pat_"
         ),
         same_case(
-            rb"(?<![A-Za-z0-9])((?:glpat-|glrt-|[sr]k_(?:live|test)_|npm_|pypi-|hf_|hvs\.|dop_v1_|"
+            rb"(?<![A-Za-z0-9])(?=[\w.-]*\d)((?:glpat-|glrt-|[sr]k_(?:live|test)_|npm_|pypi-|hf_|hvs\.|dop_v1_|"
             rb"shpat_|dckr_pat_|AGE-SECRET-KEY-)[\w-]{16,}|sk-(?:[a-z]+-)?[A-Za-z0-9]{20,}[\w-]*|"
             rb"SG\.[\w-]{16,}\.[\w-]{16,})"
         ),

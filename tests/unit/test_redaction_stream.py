@@ -1,4 +1,4 @@
-"""What is redacted depends neither on pieces nor on bytes that are no text, nor on an earlier pass."""
+"""Neither pieces, nor bytes that are no text, nor an earlier pass change what is redacted."""
 
 from __future__ import annotations
 
@@ -88,6 +88,12 @@ def test_a_huge_line_takes_little_memory(unit: bytes) -> None:
     assert stream.counts["password"] == 1
     assert total == 40 * len(filler) + len(b" password=[redacted:password];x=1 ")
     assert peak < 16 << 20
+
+
+@pytest.mark.parametrize("piece", range(100, 115))
+def test_a_part_of_a_line_knows_what_stood_before_it(piece: int) -> None:
+    text = b"bypass=abcdef;" * 100
+    assert redacted(Redactor(window=Window(piece, overlap=50)), text, [piece]) == text
 
 
 def test_a_secret_longer_than_the_overlap_goes_to_its_end() -> None:
