@@ -49,15 +49,8 @@ class BlockFinder:
     def held_back(self, text: bytes, start: int, end: int) -> int:
         """The place, at most ``end``, up to which ``text`` can be looked at before more is known:
         lines of a key whose beginning was cut off are told by its end."""
-        if self._open or not any(block.found_from_end for block in self._blocks):
-            return end
-        place = end
-        for number in range(_MOST_LINES):
-            line = text.rfind(b"\n", start, place - 1) + 1 or start
-            if line >= place or (number and not _KEY_LINE.search(text, line, place)):
-                break
-            place = line
-        return place
+        reaching = [block for block in self._blocks if block.found_from_end]
+        return min((_first_line(block, text, start, end) for block in reaching), default=end)
 
     def _next_hint(self, lowered: bytes, place: int) -> int:
         found = [lowered.find(block.hint, place) for block in self._blocks]
@@ -93,16 +86,26 @@ class BlockFinder:
     def _lines_before(self, text: bytes, start: int, line: int, line_end: int) -> Iterator[Span]:
         """The lines of a key before its end, which stands in this line."""
         for block in self._blocks:
-            if not block.found_from_end or not block.ends.search(text, line, line_end):
+            ends = block.found_from_end and block.ends.search(text, line, line_end)
+            if not ends or block.begins.search(text, line, line_end):
                 continue
-            for number in range(_MOST_LINES):
-                line_end = line - 1
-                if line_end < start:
-                    return
-                line = text.rfind(b"\n", start, line_end) + 1 or start
-                if number and not _KEY_LINE.search(text, line, line_end):
-                    return
-                yield from _body_span(block, text, line, line_end)
+            before, place = line, _first_line(block, text, start, line)
+            while place < before:
+                line_end = text.find(b"\n", place)
+                yield from _body_span(block, text, place, line_end)
+                place = line_end + 1
+
+
+def _first_line(block: Block, text: bytes, start: int, end: int) -> int:
+    """Where those lines begin that would be a key's if its end stood at ``end``: one that looks
+    like a body, however short, and whole lines of a key before it."""
+    place, pattern = end, block.body
+    for _ in range(_MOST_LINES):
+        line = text.rfind(b"\n", start, max(start, place - 1)) + 1 or start
+        if line >= place or not pattern.search(text, line, place - 1):
+            break
+        place, pattern = line, _KEY_LINE
+    return place
 
 
 def _body_span(block: Block, text: bytes, line: int, line_end: int) -> Iterator[Span]:

@@ -39,10 +39,11 @@ TOKEN_RULES: tuple[Rule, ...] = (
         "cookie",
         (b"cookie",),
         any_case(
-            rb"(?<![\w-])(?:set-cookie2?\\?[\"']?:{blank}*(\[[^\]\n]+\])|"
+            rb"set-cookie2?\\?[\"']?:{blank}*(\[[^\]\n]+\])|"
             rb"set-cookie2?\\?[\"']?:{blank}*[\"']?([^\s\"'\[][^\r\n\"']*)|"
-            rb"cookie\\?[\"']?:{blank}*[\"']?(?!c=)([\w.-]{2,}=[^\s;\"']{4,}[^\r\n\"']*)|"
-            rb"mit-magic-cookie-1{blank}+([0-9a-f]{16,}))"
+            rb"(?<![\w-])cookie\\?[\"']?:{blank}*[\"']?(?!c=)"
+            rb"([\w.-]{2,}=[^\s;\"']{4,}[^\r\n\"']*)|"
+            rb"mit-magic-cookie-1{blank}+([0-9a-f]{16,})"
         ),
         "the header",
         "a cookie is a session; fscache and NFS cookies are none",
