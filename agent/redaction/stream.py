@@ -20,7 +20,7 @@ class Window:
     ones the rest goes up to the next blank or quote. ``context`` is what patterns look back on.
     """
 
-    piece: int = 1 << 20
+    piece: int = 256 << 10
     overlap: int = 64 << 10
     context: int = 256
 
