@@ -54,7 +54,7 @@ PASSWORD_RULES: tuple[Rule, ...] = (
         (b"password is", b"password for user"),
         any_case(
             rb"password (?:is(?: generated)?|for user \S{1,64})(?: for \S{1,64})?: ?{quote}"
-            rb"{no_secret}(\S+)"
+            rb"{no_secret}([^\s\x00]+)"
         ),
         "the sentence",
         "a program tells the password that it made up",
@@ -111,7 +111,7 @@ PASSWORD_RULES: tuple[Rule, ...] = (
         any_of(b"net use|net.exe use|net\x00use"),
         any_case(
             rb"net(?:\.exe)?{gap}use{gap}(?:(?:\S:|\*){gap})?(?:\\\\\S{1,512}{gap}"
-            rb"(?![/*])(\S+)|[^\n]{0,2048}?/user:\S{1,256}{gap}(?![/*])(\S+))"
+            rb"(?![/*])([^\s\x00]+)|[^\n]{0,2048}?/user:\S{1,256}{gap}(?![/*])([^\s\x00]+))"
         ),
         "the share and the user",
         "net use takes the password as a bare word",
@@ -151,7 +151,7 @@ PASSWORD_RULES: tuple[Rule, ...] = (
     Rule(
         "netrc",
         (b"login",),
-        any_case(rb"\blogin{gap}\S{1,256}{gap}password{gap}{no_secret}(\S+)"),
+        any_case(rb"\blogin{gap}\S{1,256}{gap}password{gap}{no_secret}([^\s\x00]+)"),
         "machine and login",
         "netrc and FTP scripts: the password is the word after the word",
     ),
@@ -168,7 +168,7 @@ PASSWORD_RULES: tuple[Rule, ...] = (
     Rule(
         "snmp-community",
         (b"community",),
-        any_case(rb"\b(?:r[ow]community6?|trapcommunity|snmp-server community){gap}(\S+)"),
+        any_case(rb"\b(?:r[ow]community6?|trapcommunity|snmp-server community){gap}([^\s\x00]+)"),
         "the key",
         "a community string is a password",
     ),

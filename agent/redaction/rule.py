@@ -38,7 +38,8 @@ SEPARATOR = rb"\\?[\"']?" + BLANK + rb"*(?:=>|:=|=|:(?!:))" + BLANK + rb"*" + QU
 # What stands where a value is expected and is none: masks, references, and the words of sentences.
 # Of a private key the frame stays, by a rule of its own: it tells where the key ends.
 NO_SECRET = (
-    rb"(?!-----BEGIN )(?!(?:\*+|x{3,}|\.{3}|-|<[a-z _-]+>|\(null\)|\(none\)|\(unknown\)|\$\{\w+\}|\{\{|%[sdpu]|"
+    rb"(?!-----BEGIN )"
+    rb"(?!(?:\*+|x{3,}|\.{3}|-|<[a-z _-]+>|\(null\)|\(none\)|\(unknown\)|\$\{\w+\}|\{\{|%[sdpu]|"
     rb"y|n|yes|no|true|false|on|off|none|null|nil|set|unset|not|is|was|are|has|must|may|can|cannot|"
     rb"could|should|will|the|a|an|and|or|for|to|of|in|at|this|your|you|please|enter|empty|ask|"
     rb"prompt|required|optional|enabled|disabled|expired|invalid|incorrect|wrong|changed|accepted|"

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import reduce
 from typing import NamedTuple
 
 # What an earlier redaction left, which is no secret.
 MARK = re.compile(rb"\[redacted:[a-z-]{1,40}\]|\b(?:user|host|addr)-[0-9a-f]{10}\b")
-_LONGEST_MARK = 64
+# The frame of a private key stays: it tells where lines begin and end that are the key's.
+FRAME = re.compile(rb"----[ -]?(?:BEGIN|END) [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?[ -]?----")
+_LONGEST_MARK = 80
 _BEGINNINGS = (b"[redacted:", b"user-", b"host-", b"addr-")
 
 
@@ -43,6 +45,25 @@ def without_marks(text: bytes, spans: Iterable[Span]) -> list[Span]:
     if not spans or not any(beginning in text for beginning in _BEGINNINGS):
         return spans
     return [span for span in spans if not _touches_mark(text, span)]
+
+
+def outside_frames(text: bytes, spans: list[Span]) -> list[Span]:
+    """The spans, but only what of them is not the frame of a private key."""
+    if not spans or b"PRIVATE KEY" not in text:
+        return spans
+    return [part for span in spans for part in _parts_outside(text, span)]
+
+
+def _parts_outside(text: bytes, span: Span) -> Iterator[Span]:
+    place, low = span.start, max(0, span.start - _LONGEST_MARK)
+    for frame in FRAME.finditer(text, low, span.end + _LONGEST_MARK):
+        if frame.end() <= place or frame.start() >= span.end:
+            continue
+        if frame.start() > place:
+            yield span._replace(start=place, end=frame.start())
+        place = frame.end()
+    if place < span.end:
+        yield span._replace(start=place)
 
 
 def _touches_mark(text: bytes, span: Span) -> bool:

@@ -8,7 +8,15 @@ from dataclasses import dataclass
 
 from agent.redaction.block_finder import BlockFinder
 from agent.redaction.line_finder import Finder
-from agent.redaction.span import Span, counted, merged, reaches, replaced, without_marks
+from agent.redaction.span import (
+    Span,
+    counted,
+    merged,
+    outside_frames,
+    reaches,
+    replaced,
+    without_marks,
+)
 
 _SECRETS_END = re.compile(rb"[\s\x00\"']")
 
@@ -76,7 +84,7 @@ class Stream:
         ]
 
     def _redacted(self, end: int, spans: list[Span]) -> bytes:
-        spans = merged(without_marks(self._text, spans))
+        spans = merged(outside_frames(self._text, without_marks(self._text, spans)))
         self.counts.update(counted(spans))
         output = replaced(self._text, self._start, end, spans)
         self._start = end
