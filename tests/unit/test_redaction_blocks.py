@@ -104,3 +104,11 @@ def test_sums_before_the_end_of_a_cut_key_stay() -> None:
     text = "\n".join([*sums, *frame(KIND, BODY)[20:]])
     output, _ = Redactor().redact_text(text)
     assert output.splitlines()[:3] == sums
+
+
+def test_another_secret_does_not_take_the_frame_with_it() -> None:
+    begin, *_, end = frame("RSA " + KIND, BODY)
+    output, _ = Redactor().redact_text(f"Set-Cookie: key=x{begin} {BODY[0]} {end}; Path=/")
+    assert begin in output
+    assert end in output
+    assert BODY[0] not in output
