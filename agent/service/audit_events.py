@@ -51,7 +51,7 @@ AUDIT_EVENTS = {
     "eviction": AuditEvent(
         "a bundle had to go before it was shipped",
         WARNING,
-        ("bundle", "anomaly", "incident", "reason", "size"),
+        ("bundle", "anomaly", "incident", "size"),
     ),
     "spool_recreated": AuditEvent("the spool's directories had vanished and were made", WARNING),
 }

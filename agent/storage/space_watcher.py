@@ -190,7 +190,14 @@ class SpaceWatcher:
         self._spool.remove(bundle, tombstone)
         self._statistics = replace(self._statistics, evicted=self._statistics.evicted + 1)
         message = f"Evicted {bundle.id} before it was shipped: the spool was full"
-        self._audit.record("eviction", message, bundle=bundle.id, **tombstone)
+        self._audit.record(
+            "eviction",
+            message,
+            bundle=bundle.id,
+            anomaly=tombstone["anomaly"],
+            incident=tombstone["incident"],
+            size=bundle.size,
+        )
 
     def _tombstone(self, bundle: SpooledBundle) -> Manifest:
         try:
