@@ -107,6 +107,7 @@ def _collection(section: Section, spool_mb: float) -> CollectionConfig:
             "compression_threads", CollectionConfig.compression_threads, minimum=0, maximum=16
         ),
         limits=_limits(section, ACTIONS),
+        pseudonyms=section.boolean("pseudonyms", CollectionConfig.pseudonyms),
         max_bundle_mb=_max_bundle_mb(section, spool_mb),
     )
 

@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from agent import __version__
-from agent.collection.bundle_sealer import BundleSealer
 from agent.collection.collection_tally import Listener
 from agent.collection.evidence_files import iso_time
 from agent.collection.log_collector import LogCollector
-from agent.collection.unfinished_bundles import UnfinishedBundles
+from agent.collection.surroundings import Surroundings
 from agent.configuration.schema import Config
 from agent.detection.anomaly_watcher import AnomalyWatcher
 from agent.detection.incident_store import IncidentStore
@@ -68,17 +67,18 @@ class Controller:
         self.spool = Spool(config.aod_output_dir)
         self.recorder = FlightRecorder(config.watcher.flight_recorder_events)
         self.space_watcher = SpaceWatcher(self.spool, config.cleanup, self.audit)
+        self._surroundings = Surroundings(
+            room_for_bundle=self.space_watcher.free_space.room_for_bundle
+        )
         self.collector = LogCollector(
             self.spool,
             config.collection,
             self.audit,
+            self._surroundings,
             listener=Listener(
                 published=lambda bundle: self.space_watcher.wake(),
                 failed=lambda order: self.watcher.incidents.collection_failed(order.id),
             ),
-        )
-        self._unfinished = UnfinishedBundles(
-            self.spool, BundleSealer(self.spool), self.collector.config
         )
         self.dispatcher = EventDispatcher(config.watcher, open_source, self.recorder, self.stop)
         collect = self.collector.submit_waiting if replay else self.collector.submit
@@ -122,7 +122,13 @@ class Controller:
         if leftovers:
             names = ", ".join(leftovers)
             self.audit.record("recovered", f"removed what a killed run left: {names}")
-        for one in self._unfinished.recover():
+        if not self.spool.staging_directories():
+            return
+        # What cleans a bundle compiles many patterns: an agent without incidents does without.
+        from agent.collection.unfinished_bundles import UnfinishedBundles
+
+        unfinished = UnfinishedBundles(self.spool, self._surroundings, self.collector.config)
+        for one in unfinished.recover():
             message = f"{one.fate} the bundle {one.bundle_id} of a killed run: {one.why}"
             self.audit.record("recovered", message, bundle=one.bundle_id, fate=one.fate)
 

@@ -7,7 +7,10 @@ import tarfile
 
 import zstandard
 
-from agent.storage.spool import SpooledBundle
+from agent.collection.bundle_cleaner import BundleCleaner
+from agent.collection.bundle_sealer import BundleSealer
+from agent.collection.scene import Roots
+from agent.storage.spool import Spool, SpooledBundle
 
 
 def members(bundle: SpooledBundle) -> dict[str, bytes]:
@@ -17,3 +20,8 @@ def members(bundle: SpooledBundle) -> dict[str, bytes]:
     with tarfile.open(fileobj=io.BytesIO(plain)) as tar:
         files = {member.name: tar.extractfile(member) for member in tar}
     return {name.removeprefix(f"{bundle.id}/"): file.read() for name, file in files.items() if file}
+
+
+def sealer(spool: Spool) -> BundleSealer:
+    """As the agent has it, without pseudonyms."""
+    return BundleSealer(spool, BundleCleaner(Roots(), spool.root / "pseudonyms.json"))

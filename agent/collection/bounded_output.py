@@ -13,6 +13,8 @@ from agent.storage.durable_file import create_exclusive
 # The line that stands for what is not kept, with its line breaks, is no longer than this.
 MARKER_BYTES = 64
 COPY_BYTES = 1 << 18
+# A longer line is cut where it may be.
+LINE_BYTES = 1 << 16
 
 
 def cut_marker(count: int) -> bytes:
@@ -88,16 +90,26 @@ class BoundedOutput:
     def _append_tail(self, tail: IO[bytes]) -> None:
         beyond = self._received - self._head_bytes
         missing = beyond - self._tail_bytes
-        oldest = beyond % self._tail_bytes if missing > 0 else 0
-        if missing > 0:
-            _write_all(self._head.fileno(), memoryview(cut_marker(missing)))
-        self._append(tail, oldest, self._tail_bytes)
+        if missing <= 0:
+            self._append(tail, 0, beyond)
+            return
+        oldest = beyond % self._tail_bytes
+        partial = _rest_of_line(tail, oldest)
+        _write_all(self._head.fileno(), memoryview(cut_marker(missing + partial)))
+        self._append(tail, oldest + partial, self._tail_bytes)
         self._append(tail, 0, oldest)
 
     def _append(self, tail: IO[bytes], start: int, end: int) -> None:
         tail.seek(start)
         while part := tail.read(min(end - tail.tell(), COPY_BYTES)):
             _write_all(self._head.fileno(), memoryview(part))
+
+
+def _rest_of_line(tail: IO[bytes], start: int) -> int:
+    """Bytes up to the next line: a line without its beginning can lack the word that tells that
+    a secret follows. 0 when no line ends there."""
+    tail.seek(start)
+    return tail.read(LINE_BYTES).find(b"\n") + 1
 
 
 def _write_all(descriptor: int, data: memoryview) -> None:

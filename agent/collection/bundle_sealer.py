@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from agent.collection.bundle_cleaner import BundleCleaner
 from agent.collection.manifest import FIRST_MEMBER, Manifest
 from agent.configuration.schema import CollectionConfig
 from agent.storage.durable_file import temporary_beside, whole_file
@@ -13,22 +14,23 @@ from agent.storage.ulid import ulid_time_ms
 
 
 class BundleSealer:
-    """Packs and publishes staging directories; one at a time, in any thread."""
+    """Cleans, packs and publishes staging directories; one at a time, in any thread."""
 
-    def __init__(self, spool: Spool) -> None:
+    def __init__(self, spool: Spool, cleaner: BundleCleaner) -> None:
         self._spool = spool
+        self._cleaner = cleaner
 
     def seal(self, staging: Path, manifest: Manifest, config: CollectionConfig) -> SpooledBundle:
-        """Publish the files in ``staging``, which is named after the bundle, with ``manifest``
-        and the list of the files.
+        """Publish the files in ``staging``, which is named after the bundle, with ``manifest``.
 
-        Raises OSError; nothing of the bundle is then visible, and ``staging`` still whole.
+        Raises OSError or `PseudonymMapError`; nothing of the bundle is then visible, and
+        ``staging`` is still there.
         """
         # It brings OpenSSL: 6 MB resident that an agent without incidents does without.
         from agent.collection.archive import pack
 
         bundle_id = staging.name
-        told = {**manifest, "files": _files(staging)}
+        told = self._cleaner.clean(staging, manifest, config)
         with whole_file(staging / FIRST_MEMBER) as file:
             file.write(json.dumps(told, indent=2, sort_keys=True).encode() + b"\n")
         final = self._spool.path(bundle_id, ARCHIVE)
@@ -42,11 +44,3 @@ class BundleSealer:
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
-
-
-def _files(staging: Path) -> list[dict[str, object]]:
-    return [
-        {"name": path.name, "size": path.stat().st_size}
-        for path in sorted(staging.iterdir())
-        if path.name != FIRST_MEMBER
-    ]

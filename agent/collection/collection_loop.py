@@ -12,6 +12,7 @@ from pathlib import Path
 
 from agent.collection.action_runner import ActionRunner
 from agent.collection.bundle import BundleWriter
+from agent.collection.bundle_cleaner import BundleCleaner
 from agent.collection.bundle_sealer import BundleSealer
 from agent.collection.collection_tally import CollectionTally
 from agent.collection.mailbox import Mailbox
@@ -115,7 +116,8 @@ class Collection:
         self._spool = spool
         self._audit = audit
         self._surroundings = surroundings
-        self._writer = BundleWriter(spool, surroundings.host, BundleSealer(spool))
+        cleaner = BundleCleaner(surroundings.roots, surroundings.pseudonym_map)
+        self._writer = BundleWriter(spool, surroundings.host, BundleSealer(spool, cleaner))
         self._config = config
         # Beside the packing of others, which may take seconds.
         self._drafting = ThreadPoolExecutor(1, thread_name_prefix="aod-draft")
@@ -134,6 +136,7 @@ class Collection:
 
     async def _collect_once(self, order: AnomalyAction, halt: Halt) -> SpooledBundle:
         config = self._config()
+        self._surroundings.room_for_bundle()
         staging = self._writer.open_staging(order)
         try:
             collected = await self._collect_into(staging, order, config, halt)

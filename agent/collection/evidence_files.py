@@ -17,6 +17,13 @@ from agent.storage.durable_file import whole_file
 from bpf import abi
 
 WORST_EVENTS = 1_000
+EVIDENCE_FILES = (
+    "events.npy",
+    "worst_events.jsonl",
+    "histograms.json",
+    "inflight.jsonl",
+    "labels.jsonl",
+)
 EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 Record = dict[str, object]

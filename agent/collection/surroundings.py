@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import agent
 from agent.collection.quick_action import QuickAction
@@ -27,10 +28,24 @@ class HostFacts:
         return cls(socket.gethostname(), os.uname().release, agent.__version__)
 
 
+def _pseudonym_map() -> Path:
+    """In systemd's state directory for the service."""
+    return Path(os.environ.get("STATE_DIRECTORY") or "/var/lib/aod") / "pseudonyms.json"
+
+
+def _always_room() -> None:
+    pass
+
+
 @dataclass(frozen=True)
 class Surroundings:
-    """Defaults to the real machine and to all actions; tests replace parts."""
+    """Defaults to the real machine and to all actions; tests replace parts.
+
+    ``room_for_bundle`` raises OSError while the disk has no room for another bundle.
+    """
 
     host: HostFacts = field(default_factory=HostFacts.of_this_host)
     roots: Roots = field(default_factory=Roots)
     actions: Sequence[QuickAction] = QUICK_ACTIONS
+    pseudonym_map: Path = field(default_factory=_pseudonym_map)
+    room_for_bundle: Callable[[], None] = _always_room

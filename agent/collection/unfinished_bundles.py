@@ -9,10 +9,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from agent.collection.bundle_cleaner import BundleCleaner
 from agent.collection.bundle_sealer import BundleSealer
 from agent.collection.evidence_files import iso_time
 from agent.collection.manifest import FIRST_MEMBER, Manifest
+from agent.collection.surroundings import Surroundings
 from agent.configuration.schema import CollectionConfig
+from agent.redaction.pseudonyms import PseudonymMapError
 from agent.storage.durable_file import TEMPORARY_SUFFIX, read_plain
 from agent.storage.spool import Spool
 
@@ -31,10 +34,12 @@ class UnfinishedBundles:
     """The staging directories of a killed run. Use it before the first collection."""
 
     def __init__(
-        self, spool: Spool, sealer: BundleSealer, config: Callable[[], CollectionConfig]
+        self, spool: Spool, surroundings: Surroundings, config: Callable[[], CollectionConfig]
     ) -> None:
         self._spool = spool
-        self._sealer = sealer
+        self._surroundings = surroundings
+        cleaner = BundleCleaner(surroundings.roots, surroundings.pseudonym_map)
+        self._sealer = BundleSealer(spool, cleaner)
         self._config = config
 
     def recover(self) -> Iterator[Recovered]:
@@ -42,7 +47,7 @@ class UnfinishedBundles:
         for staging in self._spool.staging_directories():
             try:
                 yield self._recover(staging)
-            except OSError as error:
+            except (OSError, PseudonymMapError) as error:
                 yield Recovered(staging.name, "kept", f"it cannot be finished now: {error}")
 
     def _recover(self, staging: Path) -> Recovered:
@@ -54,6 +59,7 @@ class UnfinishedBundles:
         if draft is None:
             shutil.rmtree(staging)
             return Recovered(bundle_id, "discarded", "it holds no whole evidence yet")
+        self._surroundings.room_for_bundle()
         _remove_temporaries(staging)
         self._sealer.seal(staging, _completed(draft, staging), self._config())
         shutil.rmtree(staging)

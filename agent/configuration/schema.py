@@ -79,6 +79,7 @@ class CollectionConfig:
     compression_level: int = 3
     compression_threads: int = 0
     limits: Mapping[str, ActionLimits] = field(default_factory=dict)
+    pseudonyms: bool = False
     max_bundle_mb: float = 64.0
 
 

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from agent.collection.bundle_sealer import BundleSealer
 from agent.collection.collection_tally import Listener
 from agent.collection.log_collector import LogCollector
 from agent.collection.quick_action import Command, Kind, QuickAction, Wave
@@ -84,7 +83,7 @@ def start(root: Path) -> Spool:
 
 def unfinished(spool: Spool) -> UnfinishedBundles:
     """What a killed run left in staging."""
-    return UnfinishedBundles(spool, BundleSealer(spool), CollectionConfig)
+    return UnfinishedBundles(spool, Surroundings(), CollectionConfig)
 
 
 def seed_used_spool(root: Path) -> None:

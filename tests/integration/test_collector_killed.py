@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-from agent.collection.bundle_sealer import BundleSealer
+from agent.collection.surroundings import Surroundings
 from agent.collection.unfinished_bundles import UnfinishedBundles
 from agent.configuration.schema import CollectionConfig
 from agent.storage.spool import Spool
@@ -60,7 +60,7 @@ def test_after_a_kill_there_are_whole_bundles_only(tmp_path: Path) -> None:
             collector.kill()
         finished = {bundle.id for bundle in spool.finished()}
         spool.recover()
-        recovered = list(UnfinishedBundles(spool, BundleSealer(spool), CollectionConfig).recover())
+        recovered = list(UnfinishedBundles(spool, Surroundings(), CollectionConfig).recover())
         fates += [one.fate for one in recovered]
         finished |= {one.bundle_id for one in recovered if one.fate == "finished"}
         assert {bundle.id for bundle in spool.finished()} == finished

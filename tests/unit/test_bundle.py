@@ -22,7 +22,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.collection.bundle import BundleWriter
-from agent.collection.bundle_sealer import BundleSealer
 from agent.collection.evidence_files import (
     event_record,
     histogram_tables,
@@ -38,7 +37,7 @@ from agent.detection.anomaly import AnomalyAction
 from agent.storage import durable_file
 from agent.storage.spool import DONE, Spool, SpooledBundle
 from bpf.abi import BUCKETS, COMMANDS, EVENT
-from tests.bundles import members
+from tests.bundles import members, sealer
 from tests.evidence import BOOT_WALL_NS, make_action, make_events, make_inflight
 
 HOST = HostFacts("client-7", "6.1.0-test", "9.9.9")
@@ -59,7 +58,7 @@ def spool(tmp_path: Path) -> Spool:
 
 
 def publish(spool: Spool, action: AnomalyAction) -> SpooledBundle:
-    writer = BundleWriter(spool, HOST, BundleSealer(spool))
+    writer = BundleWriter(spool, HOST, sealer(spool))
     staging = writer.open_staging(action)
     (staging / "cifsstats.log").write_text("abc")
     bundle = writer.publish(action, RESULTS, CollectionConfig())
@@ -265,7 +264,7 @@ def test_a_link_in_staging_is_not_followed(spool: Spool, tmp_path: Path) -> None
     secret = tmp_path / "secret"
     secret.write_text("key")
     action = make_action()
-    writer = BundleWriter(spool, HOST, BundleSealer(spool))
+    writer = BundleWriter(spool, HOST, sealer(spool))
     (writer.open_staging(action) / "cifsstats.log").symlink_to(secret)
     with pytest.raises(durable_file.UnsafeFileError):
         writer.publish(action, RESULTS, CollectionConfig())

@@ -562,6 +562,7 @@ def test_every_key_reaches_its_field(tmp_path):
             "compression_level": 19,
             "compression_threads": 16,
             "limits": {"stats": {"timeout_sec": 5.0, "max_output_mb": 0.25}},
+            "pseudonyms": True,
             "max_bundle_mb": 0.25,
         },
         "cleanup": {

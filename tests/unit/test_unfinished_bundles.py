@@ -8,15 +8,14 @@ from pathlib import Path
 import pytest
 
 from agent.collection.bundle import BundleWriter
-from agent.collection.bundle_sealer import BundleSealer
 from agent.collection.quick_actions import QUICK_ACTIONS
-from agent.collection.surroundings import HostFacts
+from agent.collection.surroundings import HostFacts, Surroundings
 from agent.collection.unfinished_bundles import Recovered, UnfinishedBundles
 from agent.configuration.schema import CollectionConfig
 from agent.storage.durable_file import temporary_beside
 from agent.storage.spool import Spool
 from agent.storage.ulid import new_ulid
-from tests.bundles import members
+from tests.bundles import members, sealer
 from tests.evidence import make_action, make_events
 
 HOST = HostFacts("client-7", "6.1.0-test", "9.9.9")
@@ -33,7 +32,7 @@ def spool(tmp_path: Path) -> Spool:
 def begin(spool: Spool) -> Path:
     """A collection that came as far as its draft and the first action."""
     order = make_action(make_events(30))
-    writer = BundleWriter(spool, HOST, BundleSealer(spool))
+    writer = BundleWriter(spool, HOST, sealer(spool))
     staging = writer.open_staging(order)
     writer.draft(order, ACTIONS)
     (staging / "cifsstats.log").write_text("half of the st")
@@ -42,7 +41,7 @@ def begin(spool: Spool) -> Path:
 
 def restart(spool: Spool) -> list[Recovered]:
     spool.recover()
-    return list(UnfinishedBundles(spool, BundleSealer(spool), CollectionConfig).recover())
+    return list(UnfinishedBundles(spool, Surroundings(), CollectionConfig).recover())
 
 
 def test_a_collection_with_its_evidence_becomes_a_bundle(spool: Spool) -> None:

@@ -1,0 +1,114 @@
+"""What is collected may not leave the host as it is: secrets go, and what is too much."""
+
+from __future__ import annotations
+
+import socket
+from collections import Counter
+from pathlib import Path
+
+from agent.collection.evidence_files import EVIDENCE_FILES
+from agent.collection.manifest import FIRST_MEMBER, Manifest
+from agent.collection.scene import Roots, Scene
+from agent.collection.size_budget import fit, shorten
+from agent.configuration.schema import CollectionConfig
+from agent.redaction.pseudonyms import Pseudonyms
+from agent.redaction.redactor import Redactor
+
+MEGABYTE = 1 << 20
+# Outputs that are no text; all others are searched, also those of an action that was cut off.
+BINARY = frozenset({".pcap", ".npy"})
+# Words of ours in a manifest, not of the host.
+OURS = frozenset({"schema", "id", "type", "anomaly", "created", "kernel", "agent_version"})
+# Accounts of people: login.defs' UID_MIN, and nobody's number.
+FIRST_USER, NOBODY = 1_000, 65_534
+
+
+class BundleCleaner:
+    """Redacts the files of a staging directory and keeps them within ``max_bundle_mb``.
+
+    ``pseudonym_map`` is the file for pseudonyms; it is made when they are first asked for. For one
+    thread at a time.
+    """
+
+    def __init__(self, roots: Roots, pseudonym_map: Path) -> None:
+        self._roots = roots
+        self._pseudonym_map = pseudonym_map
+        self._plain: Redactor | None = None
+
+    def clean(self, staging: Path, manifest: Manifest, config: CollectionConfig) -> Manifest:
+        """Clean the files in place; the manifest without secrets, with what was taken out
+        (``redacted``, by rule) and the ``files`` as they are now.
+
+        Raises OSError or `PseudonymMapError`; nothing may be published then.
+        """
+        redactor, pseudonyms = self._redactor(config)
+        counts: Counter[str] = Counter()
+        texts = [path for path in sorted(staging.iterdir()) if _is_text(path)]
+        for path in texts:
+            counts += redactor.redact_file(path)
+        told = {
+            key: value if key in OURS else _redacted(value, redactor, counts)
+            for key, value in manifest.items()
+        }
+        if pseudonyms is not None:
+            pseudonyms.save()
+        cut = _within_budget(staging, texts, int(config.max_bundle_mb * MEGABYTE))
+        files = [
+            {"name": path.name, "size": path.lstat().st_size, "cut_bytes": cut.get(path.name, 0)}
+            for path in sorted(staging.iterdir())
+            if path.name != FIRST_MEMBER
+        ]
+        return {**told, "redacted": dict(sorted(counts.items())), "files": files}
+
+    def _redactor(self, config: CollectionConfig) -> tuple[Redactor, Pseudonyms | None]:
+        if not config.pseudonyms:
+            self._plain = self._plain or Redactor()
+            return self._plain, None
+        # Anew each time: accounts and mounts come and go.
+        pseudonyms = Pseudonyms(
+            self._pseudonym_map, known_users(self._roots), known_hosts(self._roots)
+        )
+        return Redactor(pseudonyms), pseudonyms
+
+
+def known_users(roots: Roots) -> frozenset[str]:
+    """Accounts of people in the host's own files."""
+    try:
+        lines = (roots.etc / "passwd").read_text(errors="replace").splitlines()
+    except OSError:
+        return frozenset()
+    fields = [line.split(":") for line in lines]
+    return frozenset(
+        entry[0]
+        for entry in fields
+        if len(entry) > 2 and entry[2].isdigit() and FIRST_USER <= int(entry[2]) < NOBODY
+    )
+
+
+def known_hosts(roots: Roots) -> frozenset[str]:
+    """The host itself and the servers of its SMB mounts."""
+    servers = {mount.unc.split("\\")[2] for mount in Scene(0, roots).mounts() if mount.unc}
+    return frozenset({socket.gethostname(), *servers})
+
+
+def _is_text(path: Path) -> bool:
+    return path.name not in {FIRST_MEMBER, *EVIDENCE_FILES} and path.suffix not in BINARY
+
+
+def _redacted(value: object, redactor: Redactor, counts: Counter[str]) -> object:
+    if isinstance(value, str):
+        text, found = redactor.redact_text(value)
+        counts += found
+        return text
+    if isinstance(value, dict):
+        return {key: _redacted(item, redactor, counts) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_redacted(item, redactor, counts) for item in value]
+    return value
+
+
+def _within_budget(staging: Path, texts: list[Path], budget: int) -> dict[str, int]:
+    """Bytes cut out of each file that had to be shortened."""
+    sizes = {path.name: path.lstat().st_size for path in staging.iterdir()}
+    limits = fit(sizes, budget, {path.name for path in texts})
+    return {name: shorten(staging / name, limit) for name, limit in limits.items()}
