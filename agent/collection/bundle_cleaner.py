@@ -5,14 +5,17 @@ from __future__ import annotations
 import socket
 from collections import Counter
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from agent.collection.evidence_files import EVIDENCE_FILES
 from agent.collection.manifest import FIRST_MEMBER, Manifest
 from agent.collection.scene import Roots, Scene
 from agent.collection.size_budget import fit, shorten
 from agent.configuration.schema import CollectionConfig
-from agent.redaction.pseudonyms import Pseudonyms
-from agent.redaction.redactor import Redactor
+
+if TYPE_CHECKING:
+    from agent.redaction.pseudonyms import Pseudonyms
+    from agent.redaction.redactor import Redactor
 
 MEGABYTE = 1 << 20
 # Outputs that are no text; all others are searched, also those of an action that was cut off.
@@ -61,6 +64,10 @@ class BundleCleaner:
         return {**told, "redacted": dict(sorted(counts.items())), "files": files}
 
     def _redactor(self, config: CollectionConfig) -> tuple[Redactor, Pseudonyms | None]:
+        # The rules are compiled here, when the first actions have long begun.
+        from agent.redaction.pseudonyms import Pseudonyms
+        from agent.redaction.redactor import Redactor
+
         if not config.pseudonyms:
             self._plain = self._plain or Redactor()
             return self._plain, None

@@ -32,7 +32,7 @@ class BundleSealer:
         bundle_id = staging.name
         told = self._cleaner.clean(staging, manifest, config)
         with whole_file(staging / FIRST_MEMBER) as file:
-            file.write(json.dumps(told, indent=2, sort_keys=True).encode() + b"\n")
+            file.write(json.dumps(told, indent=2).encode() + b"\n")
         final = self._spool.path(bundle_id, ARCHIVE)
         temporary = temporary_beside(final)
         try:

@@ -96,6 +96,7 @@ QUICK_ACTIONS: tuple[QuickAction, ...] = (
         Kind.CMD,
         run.file_queries,
         "whether the server answers one simple query for each file in use",
+        timeout_sec=10,
     ),
     QuickAction(
         "journalctl",

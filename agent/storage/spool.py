@@ -45,7 +45,7 @@ Manifest = dict[str, Any]
 
 def as_bytes(manifest: Manifest) -> bytes:
     """The one form in which manifests, receipts and tombstones lie in files and objects."""
-    return json.dumps(manifest, indent=2, sort_keys=True).encode() + b"\n"
+    return json.dumps(manifest, indent=2).encode() + b"\n"
 
 
 class ReadOnlySpoolError(OSError):

@@ -63,6 +63,12 @@ class Bundle:
         return np.load(io.BytesIO(self.files["events.npy"]))
 
     @property
+    def everything(self) -> str:
+        """All that can be read in it."""
+        texts = [content.decode("utf-8", "replace") for content in self.files.values()]
+        return "\n".join([*texts, json.dumps(self.manifest)])
+
+    @property
     def worst(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in self.files["worst_events.jsonl"].splitlines()]
 
