@@ -6,7 +6,7 @@ import argparse
 import json
 from pathlib import Path
 
-from tests.bench import archive, detection, footprint, kernel_time, reaction, storm
+from tests.bench import archive, collection, detection, footprint, kernel_time, reaction, storm
 from tests.bench.figure import Figure, table
 
 OUT = Path("build/bench.json")
@@ -19,6 +19,7 @@ def main() -> None:
         "reaction": reaction.measure,
         "storm": storm.measure,
         "archive": archive.measure,
+        "collection": collection.measure,
         "footprint": footprint.measure,
         "kernel": kernel_time.measure,
     }
