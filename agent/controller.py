@@ -31,6 +31,7 @@ from agent.service.thread_supervisor import ThreadSupervisor
 from agent.service.watchdog import Heart, Pulse, Watchdog, watchdog_interval_sec
 from agent.storage.space_watcher import SpaceWatcher
 from agent.storage.spool import ARCHIVE, Spool
+from agent.storage.spool_listing import some_of
 
 # All of a shutdown; systemd's TimeoutStopSec is longer.
 SHUTDOWN_SEC = 80.0
@@ -120,8 +121,12 @@ class Controller:
         """Bring to an end what a killed run left."""
         leftovers = self.spool.recover()
         if leftovers:
-            names = ", ".join(leftovers)
-            self.audit.record("recovered", f"removed what a killed run left: {names}")
+            removed = some_of(leftovers)
+            self.audit.record("recovered", f"removed what a killed run left: {removed}")
+        foreign = self.spool.foreign_in_staging()
+        if foreign:
+            left = f"left alone what is none of the agent's in {self.spool.staging}"
+            self.audit.record("recovered", f"{left}: {some_of(foreign)}")
         if not self.spool.staging_directories():
             return
         # What cleans a bundle compiles many patterns: an agent without incidents does without.

@@ -45,7 +45,7 @@ AUDIT_EVENTS = {
         ("bundle", "anomaly", "incident", "reason"),
     ),
     "recovered": AuditEvent(
-        "what a killed run left was finished, discarded or kept, and why",
+        "what a killed run left, or a stranger put there, was finished, discarded or kept, and why",
         fields=("bundle", "fate"),
     ),
     "eviction": AuditEvent(

@@ -261,6 +261,11 @@ class Spool:
                 if is_ulid(entry.name) and entry.is_dir(follow_symlinks=False)
             )
 
+    def foreign_in_staging(self) -> list[str]:
+        """Names of what is there and no such directory; nothing of the agent's."""
+        own = {path.name for path in self.staging_directories()}
+        return sorted({path.name for path in self.staging.iterdir()} - own)
+
     def _own_temporaries(self) -> list[Path]:
         """Temporaries of the agent's writers."""
         return [

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from agent.storage.ulid import is_ulid
+
+NAMES_TOLD = 10
 
 
 def plain_files(directory: Path) -> Iterator[str]:
@@ -27,3 +29,10 @@ def ids_by_suffix(directory: Path) -> dict[str, set[str]]:
         if is_ulid(bundle_id):
             found.setdefault(dot + suffix, set()).add(bundle_id)
     return found
+
+
+def some_of(names: Sequence[str]) -> str:
+    """``names`` for a message: a few of them, as ASCII without anything a terminal obeys."""
+    told = ", ".join(ascii(name) for name in names[:NAMES_TOLD])
+    more = len(names) - NAMES_TOLD
+    return f"{told} and {more:,} more" if more > 0 else told

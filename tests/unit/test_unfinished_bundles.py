@@ -13,7 +13,7 @@ from agent.collection.surroundings import HostFacts, Surroundings
 from agent.collection.unfinished_bundles import Recovered, UnfinishedBundles
 from agent.configuration.schema import CollectionConfig
 from agent.storage.durable_file import temporary_beside
-from agent.storage.spool import Spool
+from agent.storage.spool import ARCHIVE, Spool
 from agent.storage.ulid import new_ulid
 from tests.bundles import members, sealer
 from tests.evidence import make_action, make_events
@@ -95,13 +95,30 @@ def test_a_bundle_that_is_there_is_not_made_twice(spool: Spool) -> None:
 
 
 def test_one_that_cannot_be_finished_is_kept_for_the_next_start(spool: Spool) -> None:
-    staging = begin(spool)
-    (staging / "stacks.log").symlink_to("/etc/passwd")
-    other = begin(spool)
+    staging, other = begin(spool), begin(spool)
+    spool.path(staging.name, ARCHIVE).mkdir()
     assert {one.bundle_id: one.fate for one in restart(spool)} == {
         staging.name: "kept",
         other.name: "finished",
     }
     assert [bundle.id for bundle in spool.finished()] == [other.name]
-    (staging / "stacks.log").unlink()
+    spool.path(staging.name, ARCHIVE).rmdir()
     assert [one.fate for one in restart(spool)] == ["finished"]
+
+
+def test_parts_of_an_interrupted_action_go_with_it(spool: Spool) -> None:
+    staging = begin(spool)
+    (staging / "dmesg.log.12").write_text("half")
+    (staging / "others.log.12").write_text("nobody's")
+    spool.path(staging.name, ARCHIVE).mkdir()
+    assert [one.fate for one in restart(spool)] == ["kept"]
+    (staging / "others.log.13").write_text("nobody's")
+    spool.path(staging.name, ARCHIVE).rmdir()
+    (recovered,) = restart(spool)
+    assert recovered.why == (
+        "its evidence is whole; left out, as none of the agent's: 'others.log.13'"
+    )
+    (bundle,) = spool.finished()
+    files = members(bundle)
+    assert files["dmesg.log.12"] == b"half"
+    assert not {name for name in files if name.startswith("others")}
