@@ -4,10 +4,10 @@ mount: a sick one must block a child and nobody else."""
 from __future__ import annotations
 
 import shutil
-import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from agent.collection.process_sampler import command_line
 from agent.collection.quick_action import Argv, Command
 from agent.collection.scene import Scene
 
@@ -17,7 +17,6 @@ MAX_THREADS = 32
 MAX_TICKET_CACHES = 8
 CAPTURED_BYTES_OF_PACKET = 256
 SMB_PORT = 445
-SAMPLER = Path(__file__).with_name("process_sampler.py")
 
 # Kernel threads that serve SMB mounts: a demultiplexer for each connection, and workers.
 CIFS_THREADS = (
@@ -85,9 +84,7 @@ def process_samples(scene: Scene) -> list[Command]:
     """CPU, memory and I/O of the scene's processes, ten times a second."""
     if not scene.pids:
         return []
-    pids = (str(pid) for pid in scene.pids)
-    program = (sys.executable, "-I", "-S", str(SAMPLER))
-    return [Command((*program, f"--proc-root={scene.roots.proc}", "--pid", *pids))]
+    return [Command(command_line(scene.pids, str(scene.roots.proc)))]
 
 
 def packets(scene: Scene) -> list[Command]:

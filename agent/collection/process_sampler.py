@@ -2,8 +2,8 @@
 
 A program of its own, because a read of /proc/<pid>/io can wait for the exec_update_lock of a sick
 process. `command_line` gives the arguments: isolated, without the site module and with the standard
-library alone it samples after 20 ms. It ends with status 0 on SIGTERM or SIGINT, after
-``--duration``, or when the last process is gone.
+library alone it samples after 20 ms. It ends with status 0 on SIGTERM or SIGINT, or when the last
+process is gone.
 
 In a row, times of the CPU, faults and io are of all threads of the process; context switches are
 of its first thread alone, as ``status`` has them.
@@ -36,11 +36,13 @@ LAST_ROW_SEC = 1.0
 Row = dict[str, int | str | bool | None]
 
 
-def command_line(pids: Sequence[int], duration_sec: float, interval_ms: int = 100) -> list[str]:
+def command_line(
+    pids: Sequence[int], proc_root: str = "/proc", interval_ms: int = 100
+) -> tuple[str, ...]:
     """The argument list that runs this program on ``pids``, at most `MAX_PIDS` of them."""
-    numbers = [str(pid) for pid in pids]
-    timing = ["--duration", str(duration_sec), "--interval-ms", str(interval_ms)]
-    return [sys.executable, "-I", "-S", __file__, *timing, "--pid", *numbers]
+    program = (sys.executable, "-I", "-S", __file__)
+    options = (f"--proc-root={proc_root}", f"--interval-ms={interval_ms}")
+    return (*program, *options, "--pid", *map(str, pids))
 
 
 def parse_stat(text: str) -> tuple[int, Row]:
@@ -161,7 +163,7 @@ def follow(reader: ProcessReader, writer: RowWriter, interval_ns: int) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Sample until told to end, or nothing is left to do."""
+    """Sample until told to end, or until nothing is left to do."""
     options = _parse(arguments)
     signal.signal(signal.SIGTERM, _end)
     signal.signal(signal.SIGINT, _end)
@@ -174,12 +176,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         )
         for pid in dict.fromkeys(options.pid)
     ]
-    deadline = None if options.duration is None else time.monotonic() + options.duration
     try:
         for thread in readers:
             thread.start()
         for thread in readers:
-            thread.join(None if deadline is None else max(0.0, deadline - time.monotonic()))
+            thread.join()
     finally:
         writer.close()
 
@@ -192,7 +193,6 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="process_sampler", description=__doc__)
     parser.add_argument("--pid", type=int, nargs="+", required=True, metavar="P")
     parser.add_argument("--interval-ms", type=int, default=100)
-    parser.add_argument("--duration", type=float, help="seconds; without it, for ever")
     parser.add_argument("--proc-root", default="/proc")
     options = parser.parse_args(arguments)
     if len(options.pid) > MAX_PIDS:

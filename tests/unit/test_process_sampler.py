@@ -28,7 +28,6 @@ from agent.collection.process_sampler import (
 
 INTERVAL_MS = 20
 NOBODY = 65_534
-FOR_EVER_SEC = 86_400
 JIFFY_SEC = 1 / os.sysconf("SC_CLK_TCK")
 PAGE = os.sysconf("SC_PAGE_SIZE")
 STAT = (
@@ -91,8 +90,8 @@ class Sampler:
 
 
 @contextmanager
-def sampling(*pids: int, options: tuple[str, ...] = ()) -> Iterator[Sampler]:
-    argv = [*command_line(pids, FOR_EVER_SEC, INTERVAL_MS), *options]
+def sampling(*pids: int, proc_root: str = "/proc") -> Iterator[Sampler]:
+    argv = command_line(pids, proc_root, INTERVAL_MS)
     with subprocess.Popen(argv, stdout=subprocess.PIPE) as process:
         assert process.stdout
         try:
@@ -262,18 +261,13 @@ def test_a_signal_ends_it_with_status_0(number: signal.Signals) -> None:
         assert sampler.read_to_end() == 0
 
 
-def test_a_duration_ends_it_with_status_0() -> None:
-    with sampling(os.getpid(), options=("--duration", "0.2")) as sampler:
-        assert sampler.read_to_end() == 0
-
-
 def test_a_process_whose_files_block_leaves_the_others_their_rows(tmp_path: Path) -> None:
     """A pipe without a writer blocks like a lock that is never given back."""
     sick = make_process(tmp_path, 1)
     (sick / "io").unlink()
     os.mkfifo(sick / "io")
     make_process(tmp_path, 2)
-    with sampling(1, 2, options=("--proc-root", str(tmp_path))) as sampler:
+    with sampling(1, 2, proc_root=str(tmp_path)) as sampler:
         sampler.read_until(lambda: len(sampler.rows[2]) == 10)
         sampler.process.terminate()
         assert sampler.read_to_end() == 0
@@ -281,7 +275,7 @@ def test_a_process_whose_files_block_leaves_the_others_their_rows(tmp_path: Path
 
 
 def test_it_ends_when_nobody_takes_the_rows() -> None:
-    argv = command_line([os.getpid()], FOR_EVER_SEC, INTERVAL_MS)
+    argv = command_line([os.getpid()], interval_ms=INTERVAL_MS)
     with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout
         process.stdout.readline()
@@ -302,15 +296,15 @@ def test_it_ends_when_nobody_takes_the_rows() -> None:
     ],
 )
 def test_wrong_options_are_refused(options: list[str], complaint: bytes) -> None:
-    program = command_line([], 1)[:4]
+    program = command_line([])[:4]
     result = subprocess.run([*program, *options], capture_output=True, check=False)
     assert result.returncode == 2
     assert complaint in result.stderr
 
 
 def test_it_starts_without_numpy_and_the_agent() -> None:
-    program = command_line([2**22 + 1], 1)
-    program[1:1] = ["-X", "importtime"]
+    python, *arguments = command_line([2**22 + 1])
+    program = [python, "-X", "importtime", *arguments]
     result = subprocess.run(program, capture_output=True, text=True, check=True)
     modules = {line.rpartition("|")[2].strip() for line in result.stderr.splitlines()}
     assert "json" in modules
