@@ -23,12 +23,12 @@ from agent.collection.scene import Scene
 from agent.collection.subprocesses import CommandResult, Halt, Limits, run_command
 from agent.configuration.schema import ActionLimits, CollectionConfig
 from agent.storage.durable_file import create_exclusive, open_plain
+from agent.storage.free_space import MEGABYTE
 
 # From good to bad; an action of several commands has the status of its worst.
 STATUSES = ("ok", "not_there", "cut", "failed", "timed_out", "stopped")
 # How long the actions for what lasts wait for those for what does not.
 HEAD_START_SEC = 1.0
-MEGABYTE = 1 << 20
 
 
 class ActionRunner:

@@ -12,12 +12,12 @@ from agent.collection.manifest import FIRST_MEMBER, Manifest
 from agent.collection.scene import Roots, Scene
 from agent.collection.size_budget import fit, shorten
 from agent.configuration.schema import CollectionConfig
+from agent.storage.free_space import MEGABYTE
 
 if TYPE_CHECKING:
     from agent.redaction.pseudonyms import Pseudonyms
     from agent.redaction.redactor import Redactor
 
-MEGABYTE = 1 << 20
 # Outputs that are no text; all others are searched, also those of an action that was cut off.
 BINARY = frozenset({".pcap", ".npy"})
 # Words of ours in a manifest, not of the host.

@@ -6,6 +6,7 @@ import os
 from collections.abc import Container, Mapping
 from pathlib import Path
 
+from agent.collection.bounded_output import cut_marker
 from agent.storage.durable_file import open_plain
 
 COPY_BYTES = 1 << 20
@@ -50,21 +51,17 @@ def shorten(path: Path, limit: int) -> int:
         size = os.fstat(descriptor).st_size
         if size <= limit:
             return 0
-        room = limit - len(_marker(size))
+        room = limit - len(cut_marker(size))
         if room < 0:
             os.ftruncate(descriptor, 0)
             return size
         near = min(LINE_BYTES, room // 4)
         head = _line_end_before(descriptor, room // 2, near)
         tail = _line_start_after(descriptor, size - (room - room // 2), near)
-        _close_gap(descriptor, _marker(tail - head), head, tail, size)
+        _close_gap(descriptor, cut_marker(tail - head), head, tail, size)
         return tail - head
     finally:
         os.close(descriptor)
-
-
-def _marker(cut: int) -> bytes:
-    return f"\n... {cut:,} bytes cut here ...\n".encode()
 
 
 def _line_end_before(descriptor: int, position: int, near: int) -> int:
