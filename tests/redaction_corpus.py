@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -36,6 +37,41 @@ def examples() -> list[Example]:
 def look_alikes() -> list[str]:
     """The lines that hold no secret."""
     return (DATA / "look_alikes.txt").read_text(encoding="utf-8").splitlines()
+
+
+class Traces:
+    """Finds what is left of the secrets of ``examples``, also parts of them.
+
+    What their lines say apart from secrets is no trace, so their secrets and ``told`` may overlap.
+    """
+
+    LENGTH = 7
+
+    def __init__(self, examples: Iterable[Example]) -> None:
+        examples = list(examples)
+        told = b"\n".join(example.redacted.encode() for example in examples)
+        innocent = self._pieces(told.lower())
+        self._secret = {
+            piece
+            for example in examples
+            for secret in example.secrets
+            for piece in self._pieces(secret.encode().lower())
+        } - innocent
+        self._short = {
+            secret.encode()
+            for example in examples
+            for secret in example.secrets
+            if len(secret) < self.LENGTH and secret.encode() not in told
+        }
+
+    def found_in(self, data: bytes) -> set[bytes]:
+        """What there is of the secrets in ``data``."""
+        found = self._secret & self._pieces(data.lower())
+        return found | {secret for secret in self._short if secret in data}
+
+    def _pieces(self, data: bytes) -> set[bytes]:
+        ends = range(self.LENGTH, len(data) + 1)
+        return {data[end - self.LENGTH : end] for end in ends}
 
 
 def _example(rule: str, marked: str) -> Example:

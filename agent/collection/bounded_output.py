@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import os
+import re
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import IO
 
-from agent.storage.durable_file import create_exclusive
+from agent.storage.durable_file import create_exclusive, open_plain
 
 # The line that stands for what is not kept, with its line breaks, is no longer than this.
 MARKER_BYTES = 64
 COPY_BYTES = 1 << 18
-# A longer line is cut where it may be.
+# A longer line is cut between two words.
 LINE_BYTES = 1 << 16
+_BETWEEN_WORDS = re.compile(rb"[\s\x00\"']")
 
 
 def cut_marker(count: int) -> bytes:
@@ -25,13 +28,15 @@ def cut_marker(count: int) -> bytes:
 class BoundedOutput:
     """Takes bytes into the new file ``path`` and keeps at most ``max_bytes``.
 
-    With ``keep_tail``: the first half and the last half, with a line between them that says how
-    much is missing; without (a file whose middle nobody could find again): the first bytes. One
-    thread at a time; every method raises OSError when the disk does not take it.
+    With ``keep_tail``: the first half and the last half, whole lines, with one between them that
+    says how much is missing: part of a line can be part of a secret that nothing tells any more.
+    Without (a file whose middle nobody could find again): the first bytes. One thread at a time;
+    every method raises OSError when the disk does not take it.
     """
 
     def __init__(self, path: Path, max_bytes: int, keep_tail: bool = True) -> None:
         self._path = path
+        self._keep_tail = keep_tail
         self._head_bytes = max_bytes // 2 if keep_tail else max_bytes
         self._tail_bytes = max(0, max_bytes - self._head_bytes - MARKER_BYTES) if keep_tail else 0
         self._head = os.fdopen(create_exclusive(path), "wb", buffering=0)
@@ -72,9 +77,23 @@ class BoundedOutput:
 
     def finish(self) -> int:
         """Put the end behind the beginning; the file's size."""
+        missing = max(0, self._received - self._head_bytes - self._tail_bytes)
+        told = missing
+        if missing and self._keep_tail:
+            told += self._drop_part_of_line()
         if self._tail is not None:
-            self._append_tail(self._tail)
+            self._append_tail(self._tail, missing, told)
         return self._path.lstat().st_size
+
+    def _drop_part_of_line(self) -> int:
+        """Bytes taken from the end of the beginning."""
+        with os.fdopen(open_plain(self._path), "rb") as head:
+            head.seek(max(0, self._head_bytes - LINE_BYTES))
+            text = head.read()
+        dropped = len(text) - _whole_lines(text)
+        self._head.seek(self._head_bytes - dropped)
+        self._head.truncate()
+        return dropped
 
     def _write_tail(self, data: memoryview) -> None:
         """Into a ring: the last ``_tail_bytes`` are always there."""
@@ -87,29 +106,42 @@ class BoundedOutput:
             _write_all(self._tail.fileno(), part)
             data, position = data[len(part) :], 0
 
-    def _append_tail(self, tail: IO[bytes]) -> None:
-        beyond = self._received - self._head_bytes
-        missing = beyond - self._tail_bytes
-        if missing <= 0:
-            self._append(tail, 0, beyond)
-            return
-        oldest = beyond % self._tail_bytes
-        partial = _rest_of_line(tail, oldest)
-        _write_all(self._head.fileno(), memoryview(cut_marker(missing + partial)))
-        self._append(tail, oldest + partial, self._tail_bytes)
-        self._append(tail, 0, oldest)
-
-    def _append(self, tail: IO[bytes], start: int, end: int) -> None:
-        tail.seek(start)
-        while part := tail.read(min(end - tail.tell(), COPY_BYTES)):
+    def _append_tail(self, tail: IO[bytes], start: int, missing: int) -> None:
+        """The ring's bytes from ``start`` on, below a line that tells how many are missing."""
+        end = self._received - self._head_bytes
+        if missing:
+            text = b"".join(self._ring(tail, start, min(end, start + LINE_BYTES)))
+            partial = _rest_of_line(text)
+            _write_all(self._head.fileno(), memoryview(cut_marker(missing + partial)))
+            start += partial
+        for part in self._ring(tail, start, end):
             _write_all(self._head.fileno(), memoryview(part))
 
+    def _ring(self, tail: IO[bytes], start: int, end: int) -> Iterator[bytes]:
+        """What came from ``start`` to ``end``, counted from the end of the beginning."""
+        while start < end:
+            position = start % self._tail_bytes
+            tail.seek(position)
+            part = tail.read(min(end - start, self._tail_bytes - position, COPY_BYTES))
+            yield part
+            start += len(part)
 
-def _rest_of_line(tail: IO[bytes], start: int) -> int:
-    """Bytes up to the next line: a line without its beginning can lack the word that tells that
-    a secret follows. 0 when no line ends there."""
-    tail.seek(start)
-    return tail.read(LINE_BYTES).find(b"\n") + 1
+
+def _whole_lines(text: bytes) -> int:
+    """The length of ``text`` without the line that breaks off, and the line break before it."""
+    line_end = text.rfind(b"\n")
+    if line_end >= 0:
+        return line_end
+    return max((between.start() for between in _BETWEEN_WORDS.finditer(text)), default=0)
+
+
+def _rest_of_line(text: bytes) -> int:
+    """The length of the line in whose midst ``text`` begins."""
+    line_end = text.find(b"\n")
+    if line_end >= 0:
+        return line_end + 1
+    between = _BETWEEN_WORDS.search(text)
+    return between.end() if between else len(text)
 
 
 def _write_all(descriptor: int, data: memoryview) -> None:

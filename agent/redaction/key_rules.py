@@ -140,12 +140,13 @@ KEY_BLOCKS: tuple[Block, ...] = (
     ),
     Block(
         "putty-key",
-        b"private-lines:",
+        b"private-",
         same_case(rb"^Private-Lines: \d+"),
         _BODY,
         same_case(rb"^Private-MAC:"),
         "the public half",
         "a private key in PuTTY's format",
+        found_from_end=True,
     ),
     Block(
         "keyctl-dump",

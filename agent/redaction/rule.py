@@ -77,7 +77,8 @@ class Block:
     ``begins``, until one that matches ``ends``, or until many came that look like none of it.
 
     ``hint`` is a literal of every first line, in lower case. A group of ``body`` is the secret.
-    With ``found_from_end`` the end alone tells that lines before it were such a block's.
+    With ``found_from_end`` the end alone, which has the hint too, tells that lines before it were
+    such a block's.
     """
 
     name: str

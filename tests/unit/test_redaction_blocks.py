@@ -68,6 +68,7 @@ BLOCK_EXAMPLES = [
     example("private-key", [NOISE, *frame(KIND, BODY)[20:], NOISE], BODY[19:]),
     example("private-key", frame("SSH2 ENCRYPTED " + KIND, BODY, "---- "), BODY),
     example("putty-key", ["Private-Lines: 25", *BODY, "Private-MAC: 0011aabb", NOISE], BODY),
+    example("putty-key", [NOISE, *BODY[5:], "Private-MAC: 0011aabb", NOISE], BODY[5:]),
     example(
         "keyctl-dump",
         ["12 bytes of data in key:", "616c6963 653a7077 31323334", "cafe", NOISE],
