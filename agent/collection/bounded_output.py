@@ -111,7 +111,7 @@ class BoundedOutput:
         end = self._received - self._head_bytes
         if missing:
             text = b"".join(self._ring(tail, start, min(end, start + LINE_BYTES)))
-            partial = _rest_of_line(text)
+            partial = rest_of_line(text)
             _write_all(self._head.fileno(), memoryview(cut_marker(missing + partial)))
             start += partial
         for part in self._ring(tail, start, end):
@@ -135,7 +135,7 @@ def _whole_lines(text: bytes) -> int:
     return max((between.start() for between in _BETWEEN_WORDS.finditer(text)), default=0)
 
 
-def _rest_of_line(text: bytes) -> int:
+def rest_of_line(text: bytes) -> int:
     """The length of the line in whose midst ``text`` begins."""
     line_end = text.find(b"\n")
     if line_end >= 0:

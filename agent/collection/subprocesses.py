@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO, TypeAlias
 
 from agent.children import signal_group, start_child
-from agent.collection.bounded_output import BoundedOutput
+from agent.collection.bounded_output import BoundedOutput, rest_of_line
 
 STDERR_TAIL = 4096
 # A killed child is gone at once; one that the kernel holds is not worth a longer wait.
@@ -227,4 +227,7 @@ def _pidfd(child: subprocess.Popen[bytes]) -> Iterator[int]:
 def _tail(errors: IO[bytes]) -> str:
     size = errors.seek(0, os.SEEK_END)
     errors.seek(max(0, size - STDERR_TAIL))
-    return errors.read(STDERR_TAIL).decode("utf-8", "replace").strip()
+    text = errors.read(STDERR_TAIL)
+    if size > STDERR_TAIL:
+        text = text[rest_of_line(text) :]
+    return text.decode("utf-8", "replace").strip()
