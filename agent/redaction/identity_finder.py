@@ -5,12 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from agent.redaction.addresses import address_matches
 from agent.redaction.line_finder import lines_with
-from agent.redaction.pseudonyms import Pseudonyms
 from agent.redaction.rule import any_case, same_case
 from agent.redaction.span import Span
+
+if TYPE_CHECKING:  # it brings OpenSSL
+    from agent.redaction.pseudonyms import Pseudonyms
 
 # Accounts that every system has: they name nobody.
 SYSTEM_USERS = frozenset(
@@ -116,8 +119,8 @@ class IdentityFinder:
     def _span(self, kind: str, match: re.Match[bytes], group: int) -> Span:
         start, end = match.span(group)
         pseudonym = self._pseudonyms.of(kind, match.group(group))
-        name = f"pseudonym:{kind}"
-        return Span(start, end, name, pseudonym, _AFTER_ALL_RULES, match.start(), match.end())
+        name, rank = f"pseudonym:{kind}", _AFTER_ALL_RULES - (end - start)  # the longest wins
+        return Span(start, end, name, pseudonym, rank, match.start(), match.end())
 
 
 def names_somebody(kind: str, name: bytes) -> bool:
@@ -131,8 +134,8 @@ def names_somebody(kind: str, name: bytes) -> bool:
 def _known(
     kind: str, names: frozenset[str], but: frozenset[bytes]
 ) -> Iterator[tuple[str, bytes, re.Pattern[bytes]]]:
-    """By name: kind, first word, pattern; the longest first, so that it wins over its beginning."""
-    for name in sorted(names, key=lambda name: (-len(name), name)):
+    """By name: kind, first word, pattern."""
+    for name in sorted(names):
         folded = name.lower().encode("utf-8", "surrogateescape")
         words = folded.translate(_NO_WORD).split()
         if words and folded not in but:

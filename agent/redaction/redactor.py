@@ -7,16 +7,18 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import chain
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 from agent.redaction.block_finder import BlockFinder
 from agent.redaction.identity_finder import IdentityFinder
 from agent.redaction.line_finder import Finder, LineFinder
-from agent.redaction.pseudonyms import Pseudonyms
 from agent.redaction.rule import Block, Rule
 from agent.redaction.rules import BLOCKS, RULES
 from agent.redaction.stream import Stream, Window
 from agent.storage.durable_file import create_exclusive, open_plain, temporary_beside
+
+if TYPE_CHECKING:  # it brings OpenSSL
+    from agent.redaction.pseudonyms import Pseudonyms
 
 
 class Redactor:

@@ -7,6 +7,7 @@ import socket
 import struct
 from pathlib import Path
 
+from agent.redaction.redactor import Redactor
 from agent.service.audit_events import AUDIT_EVENTS
 
 JOURNAL_SOCKET = Path("/run/systemd/journal/socket")
@@ -37,14 +38,17 @@ class Audit:
         self._journal = journal
 
     def record(self, event: str, message: str, **details: object) -> None:
-        """Write one entry: ``AOD_EVENT=event`` and each detail as ``AOD_<NAME>``; both are listed
-        in `agent.service.audit_events`."""
+        """Write one entry, without secrets: ``AOD_EVENT=event`` and each detail as ``AOD_<NAME>``;
+        both are listed in `agent.service.audit_events`."""
         if not self.enabled:
             return
         priority = AUDIT_EVENTS[event].priority
         fields = {"MESSAGE": message, "PRIORITY": str(priority), "SYSLOG_IDENTIFIER": "aod-agent"}
         fields["AOD_EVENT"] = event
         fields.update({f"AOD_{name.upper()}": str(value) for name, value in details.items()})
+        # A label is a person's words, and an error tells names of files.
+        redactor = Redactor()
+        fields = {name: redactor.redact_text(value)[0] for name, value in fields.items()}
         if not self._to_journal(encode_entry(fields)):
             log.info("%s %s", message, {k: v for k, v in fields.items() if k.startswith("AOD_")})
 
