@@ -134,6 +134,8 @@ def _join(output: Path, results: Sequence[CommandResult], parts: Sequence[Path])
             file.write(f"==> {' '.join(result.argv)} <==\n".encode("utf-8", "surrogateescape"))
             with os.fdopen(open_plain(part), "rb") as source:
                 shutil.copyfileobj(source, file)
+                if source.tell() and os.pread(source.fileno(), 1, source.tell() - 1) != b"\n":
+                    file.write(b"\n")
             part.unlink()
 
 

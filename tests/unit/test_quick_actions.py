@@ -394,6 +394,13 @@ def test_outputs_of_several_mounts_become_one_file(
     assert result.bytes == (staging / "smbinfo.log").stat().st_size
 
 
+def test_every_output_of_several_begins_in_a_line_of_its_own(scene: Scene, staging: Path) -> None:
+    run([action("many", ("printf", "one"), ("true",), ("echo", "two"))], scene, staging)
+    assert (staging / "many.log").read_text() == (
+        "==> printf one <==\none\n==> true <==\n==> echo two <==\ntwo\n"
+    )
+
+
 def test_no_smbinfo_program_is_not_a_failure(
     roots: Roots, staging: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
