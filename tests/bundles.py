@@ -24,4 +24,4 @@ def members(bundle: SpooledBundle) -> dict[str, bytes]:
 
 def sealer(spool: Spool) -> BundleSealer:
     """As the agent has it, without pseudonyms."""
-    return BundleSealer(spool, BundleCleaner(Roots(), spool.root / "pseudonyms.json"))
+    return BundleSealer(spool, BundleCleaner(Roots(), "client-7", spool.root / "pseudonyms.json"))

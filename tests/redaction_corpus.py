@@ -42,21 +42,20 @@ def look_alikes() -> list[str]:
 class Traces:
     """Finds what is left of the secrets of ``examples``, also parts of them.
 
-    What their lines say apart from secrets is no trace, so their secrets and ``told`` may overlap.
+    What their lines say apart from secrets, or ``innocent`` says, is no trace.
     """
 
     LENGTH = 7
 
-    def __init__(self, examples: Iterable[Example]) -> None:
+    def __init__(self, examples: Iterable[Example], innocent: bytes = b"") -> None:
         examples = list(examples)
-        told = b"\n".join(example.redacted.encode() for example in examples)
-        innocent = self._pieces(told.lower())
+        told = b"\n".join([innocent, *(example.redacted.encode() for example in examples)])
         self._secret = {
             piece
             for example in examples
             for secret in example.secrets
             for piece in self._pieces(secret.encode().lower())
-        } - innocent
+        } - self._pieces(told.lower())
         self._short = {
             secret.encode()
             for example in examples

@@ -13,12 +13,13 @@ class CifsMount:
     r"""Where a share is mounted. ``unc`` is \\server\share, as DebugData writes it.
 
     The directory of the share that is mounted (prefixpath) is no part of it. "" when the mount's
-    source names no share. ``port`` is 0 where the mount names none: 445.
+    source names no share. ``port`` is 0 where the mount names none: 445. ``user`` is "" there.
     """
 
     unc: str
     mount_point: str
     port: int = 0
+    user: str = ""
 
 
 def parse_mounts(mountinfo: str) -> tuple[CifsMount, ...]:
@@ -30,7 +31,7 @@ def parse_mounts(mountinfo: str) -> tuple[CifsMount, ...]:
         fields, (kind, source, options, *_) = before.split(" "), [*after.split(" "), "", ""]
         if kind in CIFS_TYPES and len(fields) > 4:
             unc, point = _unc(_unescaped(source)), _unescaped(fields[4])
-            mounts.append(CifsMount(unc, point, _port(options)))
+            mounts.append(CifsMount(unc, point, _port(options), _user(options)))
     return tuple(mounts)
 
 
@@ -54,6 +55,11 @@ def _unc(source: str) -> str:
 def _port(options: str) -> int:
     stated = re.search(r"(?:^|,)port=([0-9]{1,5})(?:,|$)", options)
     return int(stated[1]) if stated else 0
+
+
+def _user(options: str) -> str:
+    stated = re.search(r"(?:^|,)username=([^,]+)", options)
+    return _unescaped(stated[1]) if stated else ""
 
 
 def _unescaped(field: str) -> str:

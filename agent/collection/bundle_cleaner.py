@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import socket
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agent.collection.evidence_files import EVIDENCE_FILES
+from agent.cifs.mounts import CifsMount
+from agent.collection.evidence_files import EVIDENCE_FILES, relabel
 from agent.collection.manifest import FIRST_MEMBER, Manifest
 from agent.collection.scene import Roots, Scene
 from agent.collection.size_budget import fit, shorten
@@ -29,12 +30,13 @@ FIRST_USER, NOBODY = 1_000, 65_534
 class BundleCleaner:
     """Redacts the files of a staging directory and keeps them within ``max_bundle_mb``.
 
-    ``pseudonym_map`` is the file for pseudonyms; it is made when they are first asked for. For one
-    thread at a time.
+    ``host`` is the name of this one. ``pseudonym_map`` is the file for pseudonyms; it is made when
+    they are first asked for. For one thread at a time.
     """
 
-    def __init__(self, roots: Roots, pseudonym_map: Path) -> None:
+    def __init__(self, roots: Roots, host: str, pseudonym_map: Path) -> None:
         self._roots = roots
+        self._host = host
         self._pseudonym_map = pseudonym_map
         self._plain: Redactor | None = None
 
@@ -53,6 +55,8 @@ class BundleCleaner:
             key: value if key in OURS else _redacted(value, redactor, counts)
             for key, value in manifest.items()
         }
+        if told.get("label") != manifest.get("label"):
+            relabel(staging, str(told["label"]))
         if pseudonyms is not None:
             pseudonyms.save()
         cut = _within_budget(staging, texts, int(config.max_bundle_mb * MEGABYTE))
@@ -72,30 +76,36 @@ class BundleCleaner:
             self._plain = self._plain or Redactor()
             return self._plain, None
         # Anew each time: accounts and mounts come and go.
-        pseudonyms = Pseudonyms(
-            self._pseudonym_map, known_users(self._roots), known_hosts(self._roots)
-        )
+        mounts = Scene(0, self._roots).mounts()
+        users, hosts = known_users(self._roots, mounts), known_hosts(self._host, mounts)
+        pseudonyms = Pseudonyms(self._pseudonym_map, users, hosts)
         return Redactor(pseudonyms), pseudonyms
 
 
-def known_users(roots: Roots) -> frozenset[str]:
-    """Accounts of people in the host's own files."""
+def known_users(roots: Roots, mounts: Iterable[CifsMount]) -> frozenset[str]:
+    """Accounts of people in the host's own files, and those of its SMB mounts."""
+    named = {mount.user for mount in mounts if mount.user}
     try:
         lines = (roots.etc / "passwd").read_text(errors="replace").splitlines()
     except OSError:
-        return frozenset()
+        return frozenset(named)
     fields = [line.split(":") for line in lines]
-    return frozenset(
+    return frozenset(named).union(
         entry[0]
         for entry in fields
         if len(entry) > 2 and entry[2].isdigit() and FIRST_USER <= int(entry[2]) < NOBODY
     )
 
 
-def known_hosts(roots: Roots) -> frozenset[str]:
-    """The host itself and the servers of its SMB mounts."""
-    servers = {mount.unc.split("\\")[2] for mount in Scene(0, roots).mounts() if mount.unc}
-    return frozenset({socket.gethostname(), *servers})
+def known_hosts(own: str, mounts: Iterable[CifsMount]) -> frozenset[str]:
+    """The host itself and the servers of its SMB mounts, with and without their domains."""
+    names = {own, *(mount.unc.split("\\")[2] for mount in mounts if mount.unc)}
+    return frozenset(names | {_without_domain(name) for name in names})
+
+
+def _without_domain(name: str) -> str:
+    first = name.partition(".")[0]
+    return name if first.isdigit() else first
 
 
 def _is_text(path: Path) -> bool:

@@ -116,7 +116,8 @@ class Collection:
         self._spool = spool
         self._audit = audit
         self._surroundings = surroundings
-        cleaner = BundleCleaner(surroundings.roots, surroundings.pseudonym_map)
+        places = surroundings
+        cleaner = BundleCleaner(places.roots, places.host.name, places.pseudonym_map)
         self._writer = BundleWriter(spool, surroundings.host, BundleSealer(spool, cleaner))
         self._config = config
         # Beside the packing of others, which may take seconds.

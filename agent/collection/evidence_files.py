@@ -13,16 +13,17 @@ from numpy.typing import NDArray
 
 from agent.configuration.smb_commands import command_name, errno_name
 from agent.detection.anomaly import Aftermath, AnomalyAction, Evidence
-from agent.storage.durable_file import whole_file
+from agent.storage.durable_file import read_plain, whole_file
 from bpf import abi
 
 WORST_EVENTS = 1_000
+LABELS = "labels.jsonl"
 EVIDENCE_FILES = (
     "events.npy",
     "worst_events.jsonl",
     "histograms.json",
     "inflight.jsonl",
-    "labels.jsonl",
+    LABELS,
 )
 EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
@@ -64,12 +65,18 @@ def write_labels(action: AnomalyAction, moments: Mapping[str, int], directory: P
         phases.update(moments)
     offset_ns = action.evidence.wall_offset_ns
     _write_lines(
-        directory / "labels.jsonl",
+        directory / LABELS,
         (
             {"t_mono_ns": at, "t_wall_ns": at + offset_ns, "phase": phase, "label": action.label}
             for phase, at in phases.items()
         ),
     )
+
+
+def relabel(directory: Path, label: str) -> None:
+    """Have labels.jsonl in ``directory`` carry ``label``. Raises OSError."""
+    records = [json.loads(line) for line in read_plain(directory / LABELS).splitlines()]
+    _write_lines(directory / LABELS, ({**record, "label": label} for record in records))
 
 
 def without_bells(events: NDArray[np.void]) -> NDArray[np.void]:

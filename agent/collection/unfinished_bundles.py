@@ -40,7 +40,8 @@ class UnfinishedBundles:
     ) -> None:
         self._spool = spool
         self._surroundings = surroundings
-        cleaner = BundleCleaner(surroundings.roots, surroundings.pseudonym_map)
+        places = surroundings
+        cleaner = BundleCleaner(places.roots, places.host.name, places.pseudonym_map)
         self._sealer = BundleSealer(spool, cleaner)
         self._config = config
 

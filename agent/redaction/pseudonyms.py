@@ -11,9 +11,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from agent.storage.durable_file import create_exclusive, publish_bytes, read_plain
+from agent.storage.durable_file import (
+    create_exclusive,
+    make_directory,
+    publish_bytes,
+    read_plain,
+)
 
 MAP_MODE = 0o600
+# As StateDirectoryMode of the unit.
+DIRECTORY_MODE = 0o750
 # What the map remembers at most; a name beyond it still gets its pseudonym.
 MOST_NAMES = 50_000
 _KEY_BYTES = 32
@@ -23,11 +30,18 @@ _DIGITS = 10
 class PseudonymMapError(Exception):
     """The map of pseudonyms is damaged."""
 
+    def __init__(self, map_file: Path, damage: object) -> None:
+        super().__init__(
+            f"{map_file} is no map of pseudonyms ({damage}): no bundle is made. Put back a copy of "
+            "it; or move it away, and all names get other pseudonyms from then on"
+        )
+
 
 class Pseudonyms:
     """Gives each name the same pseudonym in all bundles of a host.
 
-    A pseudonym is a keyed hash; the random key and what was hashed lie in ``map_file``, mode 0600.
+    A pseudonym is a keyed hash; the random key and what was hashed lie in ``map_file``, mode 0600,
+    which is made with its directory.
     ``known_users`` and ``known_hosts`` are mapped wherever they stand as words, other names where
     the text tells what they are. The service and a capture by hand may share the file. Raises
     `PseudonymMapError` when it is no map: a new key would silently break what was stable.
@@ -41,6 +55,7 @@ class Pseudonyms:
         self._map_file = map_file
         self._new: dict[str, str] = {}
         self._given: dict[tuple[str, bytes], bytes] = {}
+        make_directory(map_file.parent, DIRECTORY_MODE)
         with self._locked():
             if not map_file.exists():
                 _write(map_file, os.urandom(_KEY_BYTES), {})
@@ -91,9 +106,9 @@ def _read(map_file: Path) -> tuple[bytes, dict[str, str]]:
         document = json.loads(read_plain(map_file))
         key, names = bytes.fromhex(document["key"]), dict(document["pseudonyms"])
     except (ValueError, KeyError, TypeError) as error:
-        raise PseudonymMapError(f"{map_file} is no map of pseudonyms: {error}") from error
+        raise PseudonymMapError(map_file, error) from error
     if len(key) != _KEY_BYTES:
-        raise PseudonymMapError(f"{map_file} holds no key of {_KEY_BYTES} bytes")
+        raise PseudonymMapError(map_file, f"its key has not {_KEY_BYTES} bytes")
     return key, names
 
 

@@ -79,6 +79,19 @@ def test_what_names_nobody_stays(names: Pseudonyms, text: str) -> None:
     assert Redactor(names).redact_text(text) == (text, {})
 
 
+def test_the_longest_of_names_in_one_another_wins(tmp_path: Path) -> None:
+    names = Pseudonyms(tmp_path / "map", NOBODY, frozenset({"nas", "nas.example", "example"}))
+    output, counts = Redactor(names).redact_text("NAS.example and nas")
+    long, short = (names.of("host", name).decode() for name in (b"nas.example", b"nas"))
+    assert output == f"{long} and {short}"
+    assert counts == {"pseudonym:host": 2}
+
+
+def test_the_map_is_made_with_its_directory(tmp_path: Path) -> None:
+    Pseudonyms(tmp_path / "state" / "map", NOBODY, NOBODY)
+    assert (tmp_path / "state" / "map").is_file()
+
+
 def test_a_secret_goes_even_where_a_name_is_in_it(names: Pseudonyms) -> None:
     text = "user=bob,password=bob,addr=10.0.0.5 smb://bob:bob@laptop7/x"
     output, counts = Redactor(names).redact_text(text)
