@@ -6,7 +6,16 @@ import argparse
 import json
 from pathlib import Path
 
-from tests.bench import archive, collection, detection, footprint, kernel_time, reaction, storm
+from tests.bench import (
+    archive,
+    collection,
+    detection,
+    footprint,
+    kernel_time,
+    reaction,
+    redaction,
+    storm,
+)
 from tests.bench.figure import Figure, table
 
 OUT = Path("build/bench.json")
@@ -20,6 +29,7 @@ def main() -> None:
         "storm": storm.measure,
         "archive": archive.measure,
         "collection": collection.measure,
+        "redaction": redaction.measure,
         "footprint": footprint.measure,
         "kernel": kernel_time.measure,
     }

@@ -73,10 +73,12 @@ def measure() -> list[Figure]:
     ]
 
 
-def in_turns(ways: dict[str, Callable[[], object]], target: Path) -> dict[str, Cost]:
+def in_turns(
+    ways: dict[str, Callable[[], object]], target: Path, rounds: int = ROUNDS
+) -> dict[str, Cost]:
     """The medians of each way; their turns alternate, so that the load is the same for all."""
     costs: dict[str, list[Cost]] = {way: [] for way in ways}
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         for way, run in ways.items():
             start, cpu_start = time.perf_counter(), cpu_sec()
             run()
