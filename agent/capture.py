@@ -15,7 +15,7 @@ from agent.controller import Controller
 from agent.detection.on_demand import CaptureRequest
 from agent.kernel.kernel_filter import kernel_settings
 from agent.kernel.probe_opener import ProbeOpener
-from agent.service.status_server import give_order
+from agent.service.status_server import NotRunningError, give_order
 from agent.service.stop_signal import StopSignal
 
 # How often the agent is asked how far it is.
@@ -35,13 +35,19 @@ class CaptureFailedError(Exception):
 def capture_by_agent(directory: Path, request: CaptureRequest, observe: Observer) -> State:
     """Have the agent that answers in ``directory`` make a bundle; its state when it is there.
 
-    Raises `NotRunningError`, `CaptureFailedError`.
+    Raises `NotRunningError` when none does, `CaptureFailedError`.
     """
     answer = give_order(directory, "capture", asdict(request))
-    while answer.get("state") == "collecting":
-        observe(answer)
-        time.sleep(POLL_SEC)
-        answer = give_order(directory, "capture-state", {"id": answer["id"]})
+    try:
+        while answer.get("state") == "collecting":
+            observe(answer)
+            time.sleep(POLL_SEC)
+            answer = give_order(directory, "capture-state", {"id": answer["id"]})
+    except NotRunningError as error:
+        raise CaptureFailedError(
+            f"the agent ended meanwhile; what it had of {answer['id']} is in the spool, "
+            "or will be when it starts again"
+        ) from error
     return _checked(answer)
 
 

@@ -53,7 +53,12 @@ def signal_group(child: subprocess.Popen[bytes], number: signal.Signals) -> None
 
 @cache
 def _launcher() -> tuple[str, ...]:
-    return _DIE_WITH_PARENT if shutil.which(_DIE_WITH_PARENT[0]) else ()
+    """Nothing where setpriv is missing or too old (util-linux 2.33) to know of the signal."""
+    try:
+        subprocess.run([*_DIE_WITH_PARENT, "true"], check=True, capture_output=True, timeout=5)
+    except (OSError, subprocess.SubprocessError):
+        return ()
+    return _DIE_WITH_PARENT
 
 
 def _program(name: str) -> str:

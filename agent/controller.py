@@ -87,6 +87,7 @@ class Controller:
         self.watcher = AnomalyWatcher(config, self.recorder, self.dispatcher, collect, self.audit)
         self._on_demand = OnDemand(self.recorder, self.dispatcher)
         self._actions = config.watcher.actions
+        self._last_capture = ""
         self._source_state = source_state
         self._status_server = (
             StatusServer(runtime_directory, self.status) if runtime_directory else None
@@ -225,8 +226,12 @@ class Controller:
 
     def capture(self, request: CaptureRequest) -> dict[str, Any]:
         """Order a bundle without a trigger, with what the watcher may collect; its
-        `capture_state`."""
+        `capture_state`, or state ``refused`` while another one is under way."""
+        last = self._last_capture
+        if last and self.capture_state(last)["state"] == "collecting":
+            return {"state": "refused", "error": f"another capture is under way: {last}"}
         order = self._on_demand.order(request, self._actions)
+        self._last_capture = order.id
         self.audit.record("capture", order.trigger.reason, bundle=order.id, label=order.label)
         self.collector.submit(order)
         return self.capture_state(order.id)
@@ -236,7 +241,9 @@ class Controller:
         SMB commands there have been since the probes were attached."""
         state: dict[str, Any] = {"id": bundle_id, "state": "collecting"}
         failure = self.collector.failure(bundle_id)
-        if failure:
+        if bundle_id != self._last_capture:
+            state.update(state="failed", error="the agent does not know this capture")
+        elif failure:
             state.update(state="failed", error=failure)
         elif self.spool.was_made(bundle_id):
             state.update(state="done", path=str(self.spool.path(bundle_id, ARCHIVE)))
@@ -283,7 +290,7 @@ class Controller:
 
     def _store_of_incidents(self) -> IncidentStore:
         path = self.spool.root / INCIDENTS_FILE
-        return IncidentStore(path, self.spool.was_made)
+        return IncidentStore(path, self.spool.is_made_or_begun)
 
     def _incidents(self) -> dict[str, Any]:
         incidents, offset_ns = self.watcher.incidents, time.time_ns() - time.monotonic_ns()

@@ -29,7 +29,7 @@ def read_actions(section: Section) -> tuple[str, ...]:
         section.warn(
             "actions",
             f"{_FOREIGN_ACTION} is not collected under this name",
-            "Remove it, or write netcapture: it needs tcpdump and CAP_NET_RAW (docs/actions.md).",
+            "Remove it, or write netcapture, which needs rights of its own (docs/actions.md).",
         )
     return tuple(name for name in names if name != _FOREIGN_ACTION)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 CIFS_TYPES = frozenset({"cifs", "smb3"})
 
@@ -14,12 +14,14 @@ class CifsMount:
 
     The directory of the share that is mounted (prefixpath) is no part of it. "" when the mount's
     source names no share. ``port`` is 0 where the mount names none: 445. ``user`` is "" there.
+    ``mount_id`` is that of /proc/<pid>/fdinfo.
     """
 
     unc: str
     mount_point: str
     port: int = 0
     user: str = ""
+    mount_id: int = field(default=0, compare=False)
 
 
 def parse_mounts(mountinfo: str) -> tuple[CifsMount, ...]:
@@ -29,9 +31,9 @@ def parse_mounts(mountinfo: str) -> tuple[CifsMount, ...]:
         # Optional fields end with a lone dash: proc(5).
         before, _, after = line.partition(" - ")
         fields, (kind, source, options, *_) = before.split(" "), [*after.split(" "), "", ""]
-        if kind in CIFS_TYPES and len(fields) > 4:
+        if kind in CIFS_TYPES and len(fields) > 4 and fields[0].isdecimal():
             unc, point = _unc(_unescaped(source)), _unescaped(fields[4])
-            mounts.append(CifsMount(unc, point, _port(options), _user(options)))
+            mounts.append(CifsMount(unc, point, _port(options), _user(options), int(fields[0])))
     return tuple(mounts)
 
 

@@ -4,6 +4,7 @@ mount: a sick one must block a child and nobody else."""
 from __future__ import annotations
 
 import shutil
+import stat
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -62,7 +63,10 @@ def stacks(scene: Scene) -> list[Command]:
     proc = scene.roots.proc
     commands = []
     for pid in scene.pids:
-        threads = sorted(proc.glob(f"{pid}/task/[0-9]*"))[:MAX_THREADS]
+        threads = sorted(
+            proc.glob(f"{pid}/task/[0-9]*"),
+            key=lambda thread: (int(thread.name) not in scene.threads, int(thread.name)),
+        )[:MAX_THREADS]
         commands += _show(
             thread / name for thread in threads for name in ("comm", "wchan", "stack")
         )
@@ -97,9 +101,9 @@ def packets(scene: Scene) -> list[Command]:
 
 def file_queries(scene: Scene) -> list[Command]:
     """One query to the server for each file in use, else for each mount point."""
-    names = scene.open_files() or [mount.mount_point for mount in scene.mounts()]
-    distinct = list(dict.fromkeys(names))[:MAX_QUERIES]
-    return [Command(("smbinfo", "filebasicinfo", name)) for name in distinct]
+    points = dict.fromkeys(mount.mount_point for mount in scene.mounts())
+    names = scene.open_files(MAX_QUERIES) or list(points)[:MAX_QUERIES]
+    return [Command(("smbinfo", "filebasicinfo", name)) for name in names]
 
 
 def kernel_log(scene: Scene) -> list[Command]:
@@ -144,7 +148,7 @@ def key_state(scene: Scene) -> list[Command]:
     """Which keys and Kerberos tickets there are and until when, but none of them."""
     roots = scene.roots
     # The host's own /tmp: a service has another.
-    caches = _matching(roots.proc / "1/root/tmp", "krb5cc_*")[:MAX_TICKET_CACHES]
+    caches = _ticket_caches(roots.proc / "1/root/tmp")
     return [
         *_show([roots.proc / "keys", roots.proc / "key-users"]),
         *_show(roots.etc / name for name in REQUEST_KEY),
@@ -159,11 +163,14 @@ def _show(paths: Iterable[Path]) -> list[Command]:
     return [Command(("tail", "--verbose", "--lines=+1", *names))] if names else []
 
 
-def _matching(directory: Path, pattern: str) -> list[Path]:
+def _ticket_caches(directory: Path) -> list[Path]:
+    """The newest plain files; anybody may put something else there, to be waited for."""
     try:
-        return sorted(directory.glob(pattern))
-    except OSError:  # not for this user
+        found = [(path.lstat(), path) for path in directory.glob("krb5cc_*")]
+    except OSError:  # not for this user, or gone meanwhile
         return []
+    plain = [(status.st_mtime, path) for status, path in found if stat.S_ISREG(status.st_mode)]
+    return [path for _, path in sorted(plain, reverse=True)[:MAX_TICKET_CACHES]]
 
 
 def _packages() -> Command:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from agent.collection.quick_action import (
@@ -24,6 +25,8 @@ from agent.collection.subprocesses import CommandResult, Halt, Limits, run_comma
 from agent.configuration.schema import ActionLimits, CollectionConfig
 from agent.storage.durable_file import create_exclusive, open_plain
 from agent.storage.free_space import MEGABYTE
+
+log = logging.getLogger("aod.collector")
 
 # From good to bad; an action of several commands has the status of its worst.
 STATUSES = ("ok", "not_there", "cut", "failed", "timed_out", "stopped")
@@ -46,20 +49,24 @@ class ActionRunner:
         self._over: Halt = asyncio.get_running_loop().create_future()
         self.worked_sec = 0.0
 
-    async def run(self, actions: Iterable[QuickAction], length_sec: float) -> list[ActionResult]:
+    async def run(self, actions: Sequence[QuickAction], length_sec: float) -> list[ActionResult]:
         """Run ``actions``, the volatile ones first; results in their order. The collection lasts
         ``length_sec``, or as long as the slowest action that ends by itself."""
         started = time.monotonic()
         tasks: dict[QuickAction, asyncio.Task[ActionResult]] = {}
-        for wave in Wave:
-            for action in actions:
-                if action.wave is wave:
-                    tasks[action] = asyncio.create_task(self._run_action(action))
-            await _settle(_ending(tasks), HEAD_START_SEC if wave is Wave.VOLATILE else None)
-        self.worked_sec = time.monotonic() - started
-        await self._let_pass(started + length_sec)
-        self._over.set_result(None)
-        return [await tasks[action] for action in actions]
+        try:
+            for wave in Wave:
+                for action in actions:
+                    if action.wave is wave:
+                        tasks[action] = asyncio.create_task(self._run_action(action))
+                await _settle(_ending(tasks), HEAD_START_SEC if wave is Wave.VOLATILE else None)
+            self.worked_sec = time.monotonic() - started
+            await self._let_pass(started + length_sec)
+        finally:
+            self._over.set_result(None)
+            results = await asyncio.gather(*tasks.values())
+        by_action = dict(zip(tasks, results, strict=True))
+        return [by_action[action] for action in actions]
 
     async def _let_pass(self, until: float) -> None:
         """The bundle shows the time after its trigger too; at a halt, what there is of it."""
@@ -82,10 +89,11 @@ class ActionRunner:
                 )
             )
             if len(parts) > 1:
-                await asyncio.to_thread(_join, output, results, parts)
-            reports = _reports(commands, results)
+                _join(output, results, parts)
+            reports = _reports(action, commands, results)
             return _summary(action, output, results, reports, time.monotonic() - started)
-        except OSError as error:
+        except Exception as error:  # of whatever kind: it stops no other
+            log.exception("the action %s failed", action.name)
             duration_sec = time.monotonic() - started
             return ActionResult(action.name, None, "failed", None, str(error), duration_sec)
 
@@ -140,12 +148,12 @@ def _join(output: Path, results: Sequence[CommandResult], parts: Sequence[Path])
 
 
 def _reports(
-    commands: Sequence[Command], results: Sequence[CommandResult]
+    action: QuickAction, commands: Sequence[Command], results: Sequence[CommandResult]
 ) -> tuple[CommandReport, ...]:
     return tuple(
         CommandReport(
             command.argv,
-            _status(command, result),
+            _status(action, command, result),
             result.exit,
             result.signal,
             result.stderr_tail,
@@ -182,7 +190,7 @@ def _summary(
     )
 
 
-def _status(command: Command, result: CommandResult) -> str:
+def _status(action: QuickAction, command: Command, result: CommandResult) -> str:
     absent = result.exit is not None and result.exit == command.absent_exit
     if not result.found or (absent and not result.bytes):
         return "not_there"
@@ -191,6 +199,6 @@ def _status(command: Command, result: CommandResult) -> str:
     if result.timed_out:
         return "timed_out"
     ended = result.exit == 0 or absent or (result.told and result.signal == signal.SIGTERM)
-    if result.truncated:
+    if result.truncated and (ended or not action.text):  # whose pipe was closed at the limit
         return "cut"
     return "ok" if ended else "failed"

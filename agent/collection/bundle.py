@@ -15,7 +15,7 @@ from agent.collection.surroundings import HostFacts
 from agent.configuration.schema import CollectionConfig
 from agent.detection.anomaly import AnomalyAction
 from agent.storage.durable_file import publish_bytes
-from agent.storage.spool import Spool, SpooledBundle
+from agent.storage.spool import STAGING_MODE, Spool, SpooledBundle
 
 
 class BundleWriter:
@@ -29,7 +29,7 @@ class BundleWriter:
     def open_staging(self, order: AnomalyAction) -> Path:
         """A new empty directory for the order's files."""
         directory = self._spool.staging / order.id
-        directory.mkdir(mode=0o750)
+        directory.mkdir(mode=STAGING_MODE)
         return directory
 
     def discard_staging(self, order: AnomalyAction) -> None:

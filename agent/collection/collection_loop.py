@@ -23,6 +23,7 @@ from agent.collection.surroundings import Surroundings
 from agent.configuration.schema import CollectionConfig
 from agent.detection.anomaly import AnomalyAction
 from agent.service.audit import Audit
+from agent.storage.free_space import MEGABYTE
 from agent.storage.spool import Spool, SpooledBundle
 
 log = logging.getLogger("aod.collector")
@@ -49,7 +50,7 @@ class CollectionLoop:
         self._collection = collection
         self._tally = tally
         self._config = config
-        self._running: set[asyncio.Task[None]] = set()
+        self._running: dict[asyncio.Task[None], AnomalyAction] = {}
 
     def run(self) -> None:
         """Body of the thread. Children die with this thread, so it outlives them."""
@@ -65,6 +66,7 @@ class CollectionLoop:
             await self._serve(loop, arrival)
         finally:
             self._mailbox.wake_by(None)
+            self._collection.close()
 
     async def _serve(self, loop: asyncio.AbstractEventLoop, arrival: asyncio.Event) -> None:
         halt, hurry = loop.create_future(), loop.create_future()
@@ -72,7 +74,7 @@ class CollectionLoop:
         while self._running or not ended:
             await arrival.wait()
             arrival.clear()
-            waiting, free = len(self._mailbox), self._config().max_concurrent - len(self._running)
+            waiting, free = len(self._mailbox), self._config().max_concurrent - self._incidents
             delivery = self._mailbox.take(waiting if hurry.done() else free)
             if delivery.hurry and not hurry.done():
                 hurry.set_result(None)
@@ -86,9 +88,14 @@ class CollectionLoop:
     def _begin(self, orders: list[AnomalyAction], halt: Halt, arrival: asyncio.Event) -> None:
         for order in orders:
             task = asyncio.create_task(self._collect_counted(order, halt))
-            self._running.add(task)
-            task.add_done_callback(self._running.discard)
+            self._running[task] = order
+            task.add_done_callback(self._running.pop)
             task.add_done_callback(lambda _: arrival.set())
+
+    @property
+    def _incidents(self) -> int:
+        """Orders of detection that run: those of people take as long as these like."""
+        return sum(order.length_sec is None for order in self._running.values())
 
     async def _collect_counted(self, order: AnomalyAction, halt: Halt) -> None:
         self._tally.started()
@@ -122,6 +129,11 @@ class Collection:
         self._config = config
         # Beside the packing of others, which may take seconds.
         self._drafting = ThreadPoolExecutor(1, thread_name_prefix="aod-draft")
+        self._under_way = 0
+
+    def close(self) -> None:
+        """No more is collected."""
+        self._drafting.shutdown(wait=False)
 
     async def collect(self, order: AnomalyAction, halt: Halt) -> SpooledBundle:
         """Run the order's actions, until ``halt`` is done, and publish the bundle.
@@ -131,13 +143,25 @@ class Collection:
         try:
             return await self._collect_once(order, halt)
         except FileNotFoundError as error:
+            if self._spool.is_there():
+                raise
             self._spool.prepare()
             self._audit.record("spool_recreated", f"The spool had vanished: {error}")
             return await self._collect_once(order, halt)
 
     async def _collect_once(self, order: AnomalyAction, halt: Halt) -> SpooledBundle:
         config = self._config()
-        self._surroundings.room_for_bundle()
+        self._under_way += 1
+        try:
+            return await self._collect_with_room(order, config, halt)
+        finally:
+            self._under_way -= 1
+
+    async def _collect_with_room(
+        self, order: AnomalyAction, config: CollectionConfig, halt: Halt
+    ) -> SpooledBundle:
+        each = int(config.max_bundle_mb * MEGABYTE)
+        self._surroundings.room_for_bundle(self._under_way * each)
         staging = self._writer.open_staging(order)
         try:
             collected = await self._collect_into(staging, order, config, halt)
@@ -161,6 +185,11 @@ class Collection:
         try:
             results = await runner.run(actions, length_sec)
         finally:
-            await draft  # which else would write into a directory that is being discarded
+            # Not to be left alone: it would write into a directory that is being discarded. Without
+            # it the bundle can still be made, but not by the next start.
+            try:
+                await draft
+            except OSError as error:
+                log.warning("no draft of %s: %s", order.id, error)
         ended_ns = time.monotonic_ns()
         return Collected(results, started_ns, first_ns, ended_ns, runner.worked_sec)

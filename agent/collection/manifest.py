@@ -37,7 +37,8 @@ class Collected:
 def draft_manifest(
     order: AnomalyAction, host: HostFacts, actions: Sequence[QuickAction]
 ) -> Manifest:
-    """Of a bundle whose collection has only begun: what `recover` says if it never ends."""
+    """Of a bundle whose collection has only begun: `UnfinishedBundles` publishes it if it never
+    ends."""
     return {
         **_order_fields(order, host),
         "interrupted": True,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -18,7 +20,7 @@ LONGEST_WINDOW_SEC = 900
 NS = 1_000_000_000
 
 MAX_PROCESSES = 16
-MAX_DESCRIPTORS = 4_096
+MAX_DESCRIPTORS = 1_024
 
 
 @dataclass(frozen=True)
@@ -35,18 +37,21 @@ class Roots:
 @dataclass(frozen=True)
 class Scene:
     """``since_sec`` is seconds of the wall clock; ``pids`` are the processes whose commands are
-    the evidence, those with most first."""
+    the evidence, those with most first; ``threads`` those that wait for an answer."""
 
     since_sec: int
     roots: Roots = field(default_factory=Roots)
     pids: tuple[int, ...] = ()
+    threads: frozenset[int] = frozenset()
 
     @classmethod
     def of_order(cls, order: AnomalyAction, roots: Roots) -> Scene:
         """The scene of an incident."""
         opened_ns = order.incident.opened_ns + order.evidence.wall_offset_ns
         began_ns = max(opened_ns, order.wall_ns - LONGEST_WINDOW_SEC * NS)
-        return cls(began_ns // NS - LEAD_SEC, roots, processes_of(order))
+        waiting = order.evidence.inflight[order.evidence.inflight["start_ns"] != 0]
+        threads = frozenset(waiting["thread_id"].tolist())
+        return cls(began_ns // NS - LEAD_SEC, roots, processes_of(order), threads)
 
     def of_host(self, name: str) -> Path | None:
         """The file ``name`` of the first process, else of this one.
@@ -68,19 +73,20 @@ class Scene:
         path = self.of_host("mountinfo")
         return parse_mounts(path.read_text(errors="surrogateescape") if path else "")
 
-    def open_files(self) -> list[str]:
-        """Files on SMB mounts that the scene's processes have open, as paths that hold in any
-        mount namespace.
+    def open_files(self, limit: int) -> list[str]:
+        """Up to ``limit`` descriptors of the scene's processes that are open on SMB mounts, as
+        /proc/<pid>/fd/<n>: whoever opens that gets the very file. A name could lead elsewhere by
+        now, or in another mount namespace, where an unprivileged user put a link.
 
-        Reads links only: nothing here touches the mounts, which may not answer.
+        Reads what /proc says of them: nothing here touches the mounts, which may not answer.
         """
-        points = tuple(f"{mount.mount_point.rstrip('/')}/" for mount in self.mounts())
-        return [
-            f"{self.roots.proc}/{pid}/root{name}"
-            for pid in self.pids
-            for name in dict.fromkeys(_open_names(self.roots.proc / str(pid) / "fd"))
-            if name.startswith(points)
-        ]
+        found: dict[str, str] = {}
+        for pid in self.pids:
+            for target, descriptor in _open_on_smb(self.roots.proc / str(pid)):
+                found.setdefault(target, descriptor)
+                if len(found) >= limit:
+                    return list(found.values())
+        return list(found.values())
 
 
 def processes_of(order: AnomalyAction) -> tuple[int, ...]:
@@ -97,16 +103,25 @@ def processes_of(order: AnomalyAction) -> tuple[int, ...]:
     return tuple(dict.fromkeys(found))[:MAX_PROCESSES]
 
 
-def _open_names(directory: Path) -> list[str]:
-    """What the links in a process's fd directory name; none when the process has gone."""
+def _open_on_smb(process: Path) -> Iterator[tuple[str, str]]:
+    """(name, path of the descriptor); none when the process has gone."""
     try:
-        links = list(islice(directory.iterdir(), MAX_DESCRIPTORS))
+        mounts = parse_mounts((process / "mountinfo").read_text(errors="surrogateescape"))
+        descriptors = list(islice((process / "fd").iterdir(), MAX_DESCRIPTORS))
     except OSError:
-        return []
-    names = []
-    for link in links:
+        return
+    points = tuple(f"{mount.mount_point.rstrip('/')}/" for mount in mounts)
+    ids = {mount.mount_id for mount in mounts}
+    for descriptor in descriptors:
         try:
-            names.append(str(link.readlink()))
+            target = str(descriptor.readlink())
+            # The mount, too: the user may have mounted something else over it.
+            if target.startswith(points) and _mount_id(process / "fdinfo" / descriptor.name) in ids:
+                yield target, str(descriptor)
         except OSError:  # closed meanwhile
             continue
-    return names
+
+
+def _mount_id(fdinfo: Path) -> int | None:
+    found = re.search(r"^mnt_id:\s*([0-9]+)$", fdinfo.read_text(), re.MULTILINE)
+    return int(found[1]) if found else None

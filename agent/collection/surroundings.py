@@ -30,10 +30,10 @@ class HostFacts:
 
 def _pseudonym_map() -> Path:
     """In systemd's state directory for the service."""
-    return Path(os.environ.get("STATE_DIRECTORY") or "/var/lib/aod") / "pseudonyms.json"
+    return Path(os.environ.get("STATE_DIRECTORY") or "/var/lib/aod/agent") / "pseudonyms.json"
 
 
-def _always_room() -> None:
+def _always_room(_: int) -> None:
     pass
 
 
@@ -41,11 +41,11 @@ def _always_room() -> None:
 class Surroundings:
     """Defaults to the real machine and to all actions; tests replace parts.
 
-    ``room_for_bundle`` raises OSError while the disk has no room for another bundle.
+    ``room_for_bundle`` raises OSError while the disk has no room for so many bytes.
     """
 
     host: HostFacts = field(default_factory=HostFacts.of_this_host)
     roots: Roots = field(default_factory=Roots)
     actions: Sequence[QuickAction] = QUICK_ACTIONS
     pseudonym_map: Path = field(default_factory=_pseudonym_map)
-    room_for_bundle: Callable[[], None] = _always_room
+    room_for_bundle: Callable[[int], None] = _always_room

@@ -63,7 +63,7 @@ class UnfinishedBundles:
         if draft is None:
             shutil.rmtree(staging)
             return Recovered(bundle_id, "discarded", "it holds no whole evidence yet")
-        self._surroundings.room_for_bundle()
+        self._surroundings.room_for_bundle(0)
         foreign = _remove_foreign(staging, self._own_names(draft))
         self._sealer.seal(staging, _completed(draft, staging), self._config())
         shutil.rmtree(staging)

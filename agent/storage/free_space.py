@@ -58,13 +58,16 @@ class FreeSpace:
         except OSError as error:
             return DiskSpace(None, floor_bytes, str(error))
 
-    def room_for_bundle(self) -> None:
-        """Raise `DiskNearlyFullError` while less than the floor is free; call it before staging.
+    def room_for_bundle(self, wanted_bytes: int = 0) -> None:
+        """Raise `DiskNearlyFullError` while less than the floor is free, or would be after another
+        ``wanted_bytes``; call it before staging. Without a floor there is room.
 
         A file system that cannot be asked is no reason to do without evidence.
         """
         space = self.look()
-        if space.free_bytes is not None and space.missing_bytes:
+        if space.free_bytes is None or not space.floor_bytes:
+            return
+        if space.free_bytes < space.floor_bytes + wanted_bytes:
             raise DiskNearlyFullError(self._directory, space.free_bytes, space.floor_bytes)
 
 

@@ -37,6 +37,8 @@ HISTORY_FILE = "history.json"
 # Sticky and setgid: the shipper's user may add receipts, but not remove what the agent wrote.
 BATCHES_MODE = 0o3770
 PRIVATE_MODE = 0o750
+# What is collected is not yet without secrets: for the agent alone.
+STAGING_MODE = 0o700
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
@@ -104,6 +106,8 @@ class Spool:
         try:
             for directory in (self.root, self.staging, self.batches):
                 durable_file.make_directory(directory, PRIVATE_MODE)
+            if stat.S_IMODE(self.staging.stat().st_mode) != STAGING_MODE:
+                self.staging.chmod(STAGING_MODE)
             if os.statvfs(self.batches).f_flag & os.ST_RDONLY:
                 raise ReadOnlySpoolError(self.root)
             self._open_to_shipper()
@@ -117,6 +121,10 @@ class Spool:
         status = self.batches.stat()
         if status.st_uid == os.geteuid() and stat.S_IMODE(status.st_mode) != BATCHES_MODE:
             self.batches.chmod(BATCHES_MODE)
+
+    def is_there(self) -> bool:
+        """Whether the directories exist."""
+        return self.staging.is_dir() and self.batches.is_dir()
 
     def path(self, bundle_id: str, suffix: str) -> Path:
         """Where the part ``suffix`` of a bundle lies; refuses names that are no ULID."""
@@ -188,6 +196,10 @@ class Spool:
     def note_tombstone_delivered(self, bundle_id: str, receipt: Manifest) -> None:
         """Record that the tombstone is in the store."""
         durable_file.publish_bytes(self.path(bundle_id, EVICTED_SHIPPED), as_bytes(receipt))
+
+    def is_made_or_begun(self, bundle_id: str) -> bool:
+        """Whether the bundle was ever finished, or still waits in staging for a start that can."""
+        return self.was_made(bundle_id) or (self.staging / bundle_id).is_dir()
 
     def was_made(self, bundle_id: str) -> bool:
         """Whether the bundle was ever finished, wherever it is by now; not to be asked of one that

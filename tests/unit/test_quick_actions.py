@@ -82,11 +82,13 @@ def roots(tmp_path: Path) -> Roots:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(content)
     (tmp_path / "run").mkdir()
-    (tmp_path / f"proc/{SMB_PID}/fd").mkdir()
+    for name in ("fd", "fdinfo"):
+        (tmp_path / f"proc/{SMB_PID}/{name}").mkdir()
     for number, target in enumerate(
         ["/dev/null", "/mnt/two words/a", "/mnt/two words/a", "pipe:[1]"]
     ):
         (tmp_path / f"proc/{SMB_PID}/fd/{number}").symlink_to(target)
+        (tmp_path / f"proc/{SMB_PID}/fdinfo/{number}").write_text("pos:\t0\nmnt_id:\t90\n")
     names = ("proc", "sys", "etc", "log", "run")
     return Roots(*(tmp_path / name for name in names))
 
@@ -298,8 +300,14 @@ def test_syslog_else_messages_else_nothing(scene: Scene) -> None:
 
 
 def test_smbinfo_is_asked_about_the_files_in_use(scene: Scene) -> None:
-    name = f"{scene.roots.proc}/{SMB_PID}/root/mnt/two words/a"
-    assert argvs("smbinfo", scene) == [("smbinfo", "filebasicinfo", name)]
+    process = scene.roots.proc / str(SMB_PID)
+    (process / "mountinfo").write_text(MOUNTINFO)
+    (asked,) = argvs("smbinfo", scene)
+    assert asked[:2] == ("smbinfo", "filebasicinfo")
+    assert asked[2] in {f"{process}/fd/1", f"{process}/fd/2"}, "the same file twice is one"
+    for info in (process / "fdinfo").iterdir():
+        info.write_text("mnt_id:\t22\n")
+    assert argvs("smbinfo", scene)[0][2] == "/mnt/two words", "another mount hides this one"
 
 
 def test_else_about_a_bounded_number_of_mounts(roots: Roots) -> None:

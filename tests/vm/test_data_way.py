@@ -141,7 +141,7 @@ def test_a_capture_beside_the_service_is_in_the_bucket(
     bundle = service.wait_for_bundle("capture")
     assert Path(json.loads(answer.stdout)["path"]).name.split(".")[0] == bundle.manifest["id"]
     assert bundle.manifest["label"] == "try"
-    query = f"smbinfo filebasicinfo /proc/{pid}/root{MOUNT_POINT}/held"
+    query = f"smbinfo filebasicinfo /proc/{pid}/fd/1"
     by_name = {action["name"]: action for action in bundle.manifest["actions"]}
     (asked,) = by_name["smbinfo"]["commands"]
     assert (" ".join(asked["argv"]), asked["status"]) == (query, "ok")
