@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.service.status_server import give_order
 from agent.storage.spool import Spool, SpooledBundle
 from tests.bundles import members
 from tests.evidence import wait_until
@@ -110,3 +111,27 @@ def test_what_cannot_be_is_told_before_anything_starts(config: Path, tmp_path: P
     assert (result.returncode, result.stdout) == (2, "")
     assert "there is no process 4194305" in result.stderr
     assert not (tmp_path / "spool").exists()
+
+
+def test_a_second_capture_waits_for_nobody_and_is_refused(config: Path, tmp_path: Path) -> None:
+    environment = {**os.environ, "RUNTIME_DIRECTORY": str(tmp_path / "run")}
+    with subprocess.Popen(arguments("run", config), cwd=ROOT, env=environment) as agent:
+        try:
+            wait_until((tmp_path / "run" / "agent.sock").exists)
+            first = arguments(
+                "capture", config, "--runtime-dir", tmp_path / "run", "--duration", 600
+            )
+            with subprocess.Popen(first, cwd=ROOT, stderr=subprocess.PIPE, text=True) as capturing:
+                wait_until(lambda: any((tmp_path / "spool" / "staging").glob("*/manifest.json")))
+                second = capture(config, "--duration", 1)
+                assert (second.returncode, second.stdout) == (1, "")
+                assert "another capture is under way" in second.stderr
+                unknown = give_order(tmp_path / "run", "capture-state", {"id": "01HF"})
+                assert unknown["state"] == "failed"
+                agent.terminate()
+                _, told = capturing.communicate(timeout=60)
+            assert capturing.returncode == 1, "the agent made the bundle; it is not made again"
+            assert "is in the spool" in told or "Traceback" not in told
+        finally:
+            agent.terminate()
+    assert Spool(tmp_path / "spool").counts().made == 1

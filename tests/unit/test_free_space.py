@@ -56,3 +56,11 @@ def test_a_file_system_that_cannot_be_asked_does_without_a_floor(tmp_path: Path)
     assert "Not a directory" in space.look().fault
     assert space.look().free_bytes is None
     space.room_for_bundle()
+
+
+def test_what_is_about_to_be_written_counts(tmp_path: Path) -> None:
+    space = FreeSpace(tmp_path, 0.001)
+    space.room_for_bundle(1 << 20)
+    with pytest.raises(DiskNearlyFullError):
+        space.room_for_bundle(1 << 60)
+    FreeSpace(tmp_path, 0).room_for_bundle(1 << 60)

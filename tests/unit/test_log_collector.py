@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import errno
 import gc
 import os
 import shutil
@@ -15,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from agent.collection import collection_loop
+from agent.collection.bundle import BundleWriter
 from agent.collection.collection_tally import Listener
 from agent.collection.log_collector import MAX_WAITING, LogCollector
 from agent.collection.quick_action import Argv, Command, Kind, QuickAction
@@ -394,3 +397,71 @@ def test_idle_it_neither_wakes_nor_loads_the_event_loop(tmp_path: Path) -> None:
         env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
     )
     assert done.stdout.split() == ["True", "False"]
+
+
+def test_captures_of_people_take_no_incidents_place(bench: Bench) -> None:
+    bench.make_collector([bench.waiting_action(), command("echo", "echo", "hello")])
+    bench.start()
+    for _ in range(CONFIG.max_concurrent):
+        capture = dataclasses.replace(make_action(actions=("waits",)), length_sec=0.0)
+        assert bench.collector.submit(capture)
+    wait_until(lambda: bench.running() == CONFIG.max_concurrent)
+    incident = make_action(actions=("echo",))
+    bench.collector.submit(incident)
+    wait_until(lambda: bool(bench.published))
+    assert [bundle.id for bundle in bench.published] == [incident.id]
+
+
+def test_without_a_draft_there_is_still_a_bundle(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One fault of ours: the disk takes no draft, and later the bundle."""
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(BundleWriter, "draft", full)
+    bench.start()
+    bench.collector.submit(make_action(actions=("echo",)))
+    wait_until(lambda: bool(bench.published))
+    assert statuses(bench.published[0]) == {"echo": "ok"}
+
+
+def test_a_file_that_is_missing_elsewhere_is_no_vanished_spool(bench: Bench) -> None:
+    """The work is not done twice for it."""
+    tries = []
+
+    def no_room(_: int) -> None:
+        tries.append(1)
+        raise FileNotFoundError(errno.ENOENT, "No such file", "/elsewhere")
+
+    bench.collector = LogCollector(
+        bench.spool,
+        CONFIG,
+        bench.journal.audit,
+        Surroundings(HOST, room_for_bundle=no_room),
+        Listener(bench.published.append, bench.failed.append),
+    )
+    bench.start()
+    bench.collector.submit(make_action())
+    wait_until(lambda: bool(bench.failed))
+    assert tries == [1]
+    assert [entry["AOD_EVENT"] for entry in bench.journal.entries()] == ["collection_failed"]
+
+
+def test_room_is_asked_for_all_that_is_under_way(bench: Bench) -> None:
+    asked: list[int] = []
+    bench.collector = LogCollector(
+        bench.spool,
+        CONFIG,
+        bench.journal.audit,
+        Surroundings(HOST, actions=[bench.waiting_action()], room_for_bundle=asked.append),
+        Listener(bench.published.append, bench.failed.append),
+    )
+    bench.start()
+    for _ in range(2):
+        bench.collector.submit(make_action(actions=("waits",)))
+    wait_until(lambda: bench.running() == 2)
+    assert [wanted >> 20 for wanted in asked] == [64, 128]
+    assert {path.stat().st_mode & 0o777 for path in bench.spool.staging.iterdir()} == {0o700}
+    assert bench.spool.staging.stat().st_mode & 0o777 == 0o700

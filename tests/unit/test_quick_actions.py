@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from agent.collection.action_commands import MAX_QUERIES
+from agent.collection.action_commands import MAX_QUERIES, MAX_THREADS
 from agent.collection.action_runner import STATUSES, ActionRunner, limits_of
 from agent.collection.quick_action import (
     ActionResult,
@@ -473,3 +473,40 @@ def test_the_documentation_is_the_table() -> None:
     assert rows == [
         [f"`{action.name}`", f"`{action.output}`", action.why] for action in QUICK_ACTIONS
     ]
+
+
+def test_a_failure_is_told_although_the_output_was_cut(scene: Scene, staging: Path) -> None:
+    fails = action("fails", ("sh", "-c", "seq 100000; exit 3"))
+    small = CollectionConfig(action_timeout_sec=20, action_max_output_mb=0.01)
+    result = run([fails], scene, staging, small)["fails"]
+    assert (result.status, result.exit, result.cut) == ("failed", 3, True)
+
+
+def test_a_defect_in_one_action_stops_no_other(scene: Scene, staging: Path) -> None:
+    broken = dataclasses.replace(action("broken"), commands=lambda _: [{}["no such key"]])
+    results = run([broken, action("fine", ("echo", "fine"))], scene, staging)
+    assert (results["broken"].status, results["fine"].status) == ("failed", "ok")
+
+
+def test_a_thread_that_waits_is_shown_before_others(scene: Scene) -> None:
+    for number in range(SMB_PID + 1, SMB_PID + 60):
+        thread = scene.roots.proc / f"{SMB_PID}/task/{number}"
+        thread.mkdir()
+        (thread / "stack").touch()
+    waiting = dataclasses.replace(scene, threads=frozenset({SMB_PID + 59}))
+    shown = argvs("stacks", waiting)[0]
+    assert f"/task/{SMB_PID + 59}/stack" in shown[3]
+    assert len([word for word in shown if word.endswith("/stack")]) == MAX_THREADS
+
+
+def test_only_plain_ticket_caches_are_asked_the_newest_first(scene: Scene) -> None:
+    directory = scene.roots.proc / "1/root/tmp"
+    directory.mkdir(parents=True)
+    for number in range(9):
+        os.mkfifo(directory / f"krb5cc_{number}")
+    (directory / "krb5cc_link").symlink_to("/dev/watchdog")
+    for age, number in enumerate((1000, 1001)):
+        (directory / f"krb5cc_{number}").write_text("ticket")
+        os.utime(directory / f"krb5cc_{number}", (age, age))
+    asked = [argv[2] for argv in argvs("keyrings", scene) if argv[:2] == ("klist", "-c")]
+    assert [Path(name).name for name in asked] == ["krb5cc_1001", "krb5cc_1000"]
