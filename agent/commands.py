@@ -38,15 +38,21 @@ def run_agent(options: argparse.Namespace) -> int:
     from agent.kernel.kernel_filter import kernel_settings
     from agent.kernel.probe_opener import ProbeOpener
     from agent.live_orders import LiveOrders
+    from agent.service.signal_thread import obey_signals
 
     config = _load(options.config)
     opener = ProbeOpener(kernel_settings(config.guardian.anomalies.values()))
     controller = Controller(config, opener, lambda: opener.state, runtime_directory())
     orders = LiveOrders(config, lambda: load_config(options.config).config, controller, opener)
     controller.obey(orders.by_name)
-    _stop_on_signals(controller.stop)
-    # Not in the handler itself, which may interrupt whoever holds a lock that this needs.
-    signal.signal(signal.SIGHUP, lambda *_: threading.Thread(target=orders.reload).start())
+    obey_signals(
+        {
+            signal.SIGTERM: controller.stop.set,
+            signal.SIGINT: controller.stop.set,
+            # It may hang on a sick disk, and the others must not.
+            signal.SIGHUP: lambda: threading.Thread(target=orders.reload).start(),
+        }
+    )
     try:
         controller.start()
     except (OSError, AlreadyRunningError) as error:
