@@ -37,6 +37,8 @@ def proc(tmp_path: Path) -> Path:
     proc = tmp_path / "proc"
     for pid in PIDS:
         (proc / str(pid) / "fd").mkdir(parents=True)
+        (proc / str(pid) / "fdinfo").mkdir()
+        (proc / str(pid) / "mountinfo").write_text(MOUNTINFO)
     (proc / "self").mkdir()
     (proc / "self" / "mountinfo").write_text(MOUNTINFO)
     return proc
@@ -47,36 +49,46 @@ def scene(proc: Path) -> Scene:
     return Scene(0, Roots(proc, *(proc.with_name(name) for name in ("s", "e", "l", "r"))), PIDS)
 
 
-def open_file(proc: Path, pid: int, number: int, target: bytes) -> None:
-    (proc / str(pid) / "fd" / str(number)).symlink_to(os.fsdecode(target))
+def open_file(proc: Path, pid: int, number: int, target: bytes, mount_id: int = 90) -> str:
+    """The descriptor's path."""
+    descriptor = proc / str(pid) / "fd" / str(number)
+    descriptor.symlink_to(os.fsdecode(target))
+    (proc / str(pid) / "fdinfo" / str(number)).write_text(f"pos:\t0\nmnt_id:\t{mount_id}\n")
+    return str(descriptor)
 
 
 def test_of_ten_thousand_open_files_a_bounded_number_is_looked_at(scene: Scene, proc: Path) -> None:
     for number in range(10_000):
-        open_file(proc, PIDS[0], number, b"/mnt/share/%d" % number)
-    open_file(proc, PIDS[1], 0, b"/mnt/share/of another")
-    names = scene.open_files()
-    assert len(names) == MAX_DESCRIPTORS + 1
-    assert names[-1] == f"{proc}/{PIDS[1]}/root/mnt/share/of another"
+        open_file(proc, PIDS[0], number, b"/etc/%d" % number)
+    for number in range(10_000):
+        open_file(proc, PIDS[1], number, b"/mnt/share/%d" % number)
+    assert len(scene.open_files(10**9)) == MAX_DESCRIPTORS
+    assert len(scene.open_files(3)) == 3
     assert len(file_queries(scene)) == MAX_QUERIES
 
 
-def test_every_name_is_one_argument_and_no_option(scene: Scene, proc: Path) -> None:
-    for number, target in enumerate((*HOSTILE, *ELSEWHERE)):
+def test_a_file_is_named_by_its_descriptor_whatever_it_is_called(scene: Scene, proc: Path) -> None:
+    """No name of a user's reaches a program, and none leads anybody elsewhere."""
+    on_smb = {open_file(proc, PIDS[0], n, target) for n, target in enumerate(HOSTILE)}
+    for number, target in enumerate(ELSEWHERE, len(HOSTILE)):
         open_file(proc, PIDS[0], number, target)
-    root = os.fsencode(proc / str(PIDS[0]) / "root")
-    assert {os.fsencode(name) for name in scene.open_files()} == {root + name for name in HOSTILE}
-    for command in file_queries(scene):
-        program, query, name = command.argv
-        assert (program, query) == ("smbinfo", "filebasicinfo")
-        assert os.fsencode(name).startswith(root + b"/mnt/share/")
+    assert set(scene.open_files(100)) == on_smb
+    queries = file_queries(scene)
+    assert len(queries) == MAX_QUERIES
+    assert {command.argv[:2] for command in queries} == {("smbinfo", "filebasicinfo")}
+    assert {command.argv[2] for command in queries} <= on_smb
 
 
-@pytest.mark.parametrize("target", HOSTILE)
-def test_it_reaches_the_program_and_the_bundle_as_it_is(
-    scene: Scene, proc: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: bytes
+def test_what_a_user_mounted_over_the_share_is_not_asked_for(scene: Scene, proc: Path) -> None:
+    open_file(proc, PIDS[0], 0, b"/mnt/share/link to /etc/shadow", mount_id=91)
+    assert scene.open_files(100) == []
+    assert [command.argv[2] for command in file_queries(scene)] == ["/mnt/share"]
+
+
+def test_a_descriptor_reaches_the_program_and_the_bundle(
+    scene: Scene, proc: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    open_file(proc, PIDS[0], 0, target)
+    descriptor = open_file(proc, PIDS[0], 7, HOSTILE[0])
     program = tmp_path / "bin" / "smbinfo"
     program.parent.mkdir()
     program.write_text('#!/bin/sh\nprintf "%s|" "$@"\n')
@@ -86,11 +98,9 @@ def test_it_reaches_the_program_and_the_bundle_as_it_is(
     staging.mkdir()
     (result,) = run_smbinfo(scene, staging)
     assert result.status == "ok"
-    name = os.fsencode(proc / str(PIDS[0]) / "root") + target
-    assert (staging / "smbinfo.log").read_bytes() == b"filebasicinfo|" + name + b"|"
-    assert [path.name for path in staging.iterdir()] == ["smbinfo.log"]
+    assert (staging / "smbinfo.log").read_text() == f"filebasicinfo|{descriptor}|"
     (told,) = json.loads(json.dumps(asdict(result)))["commands"]
-    assert os.fsencode(told["argv"][-1]) == name
+    assert told["argv"][-1] == descriptor
 
 
 def run_smbinfo(scene: Scene, staging: Path) -> list[ActionResult]:
