@@ -12,7 +12,7 @@ _IPV4 = re.compile(rb"\d{1,3}\.\d{1,3}\.\d{1,3}\.\d{1,3}(?!\w|\.\d+\.\d)")
 _COLONS = re.compile(rb":(?::|(?:[0-9A-Fa-f]{1,4}:){3})|-(?:[0-9A-Fa-f]{2}-){4}")
 # One without a digit is rather a name in C++.
 _IPV6 = re.compile(
-    rb"(?<![\w:.])(?=[A-Fa-f:]*\d)(?:[0-9A-Fa-f]{0,4}:){2,7}(?:[0-9A-Fa-f]{1,4}|\d{1,3}(?:\.\d{1,3}){3})?(?![\w:])"
+    rb"(?<![\w:.])(?=[A-Fa-f:]{0,40}\d)(?:[0-9A-Fa-f]{0,4}:){2,7}(?:[0-9A-Fa-f]{1,4}|\d{1,3}(?:\.\d{1,3}){3})?(?![\w:])"
 )
 _SIX = rb"[0-9A-Fa-f]{2}(?:[:-][0-9A-Fa-f]{2}){5}"
 # The firewall writes MAC=<to>:<from>:<type>.

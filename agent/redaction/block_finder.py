@@ -20,6 +20,21 @@ _SHORT_BODY = 24
 _BEFORE_ALL_RULES = -1
 
 
+class _Hints:
+    """Where the blocks' hints stand in a text. For each of them the text is searched once."""
+
+    def __init__(self, blocks: tuple[Block, ...], lowered: bytes) -> None:
+        self._lowered = lowered
+        self._ahead = {block.hint: lowered.find(block.hint) for block in blocks}
+
+    def next_from(self, place: int) -> int:
+        """The first place of a hint at or after ``place``, -1 without one. Ask in rising order."""
+        for hint, at in self._ahead.items():
+            if 0 <= at < place:
+                self._ahead[hint] = self._lowered.find(hint, place)
+        return min((at for at in self._ahead.values() if at >= 0), default=-1)
+
+
 class BlockFinder:
     """Remembers from one piece of a text to the next in which block it is. Pieces are whole lines.
 
@@ -33,11 +48,11 @@ class BlockFinder:
 
     def spans(self, text: bytes, start: int, end: int) -> Iterator[Span]:
         """The secrets in the lines of ``text[start:end]``."""
-        lowered = text[start:end].lower()
+        hints = _Hints(self._blocks, text[start:end].lower())
         place = start
         while place < end:
             if self._open is None:
-                hint = self._next_hint(lowered, place - start)
+                hint = hints.next_from(place - start)
                 if hint < 0:
                     return
                 place = text.rfind(b"\n", start, start + hint) + 1 or start
@@ -51,10 +66,6 @@ class BlockFinder:
         lines of a key whose beginning was cut off are told by its end."""
         reaching = [block for block in self._blocks if block.found_from_end]
         return min((_first_line(block, text, start, end) for block in reaching), default=end)
-
-    def _next_hint(self, lowered: bytes, place: int) -> int:
-        found = [lowered.find(block.hint, place) for block in self._blocks]
-        return min((at for at in found if at >= 0), default=-1)
 
     def _look_at_line(self, text: bytes, start: int, line: int, line_end: int) -> Iterator[Span]:
         beginning = self._beginning(text, line, line_end)

@@ -11,7 +11,7 @@ KEY_RULES: tuple[Rule, ...] = (
         "private-key-line",
         (b"PRIVATE KEY",),
         same_case(
-            rb"-----?BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----?(?:\\\\?[rn]|[ ,\"'])+"
+            rb"-----?BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----?(?:\\\\?[rn]|[ ,\"']){1,16}"
             rb"(?:(?!-----?END)[^\n])*?"
             rb"([A-Za-z0-9+/](?:[A-Za-z0-9+/=\\ ,\"']|-(?!-----?END|----))*)"
         ),
@@ -29,7 +29,7 @@ KEY_RULES: tuple[Rule, ...] = (
         any_case(
             rb"(?:(?:session|signing|encryption|decryption|auth(?:entication)?|application|server|"
             rb"client|response|preauth|reply|server ?(?:in|out))|^)[ _-]?(?:in|out)?{blank}*key"
-            rb"{blank}*[=:]?{blank}*(?:[0-9a-f]{8}:{blank}*)?(?<![0-9a-f])("
+            rb"{blank}*(?:[=:]{blank}*)?(?:[0-9a-f]{8}:{blank}*)?(?<![0-9a-f])("
             + _HEX_BYTES
             + rb")(?![0-9a-z])"
         ),
@@ -51,11 +51,11 @@ KEY_RULES: tuple[Rule, ...] = (
         any_of(b"nthash|nt hash|nt_hash|nt-hash|lmhash|lm hash|-hashes|::|:[u|ntlm|aad3b435"),
         any_case(
             rb"(?:nt|lm|ntlm|nthash|lmhash|rc4)(?:v2)?(?:[-_ ]?(?:password[-_ ]?)?hash(?:es)?)?"
-            rb"{blank}*[=: ]{blank}*[\"']?((?:[0-9a-f]{32}:)?[0-9a-f]{32})(?![0-9a-f])|-hashes"
+            rb"(?:{blank}*[=:]{blank}*|{gap})[\"']?((?:[0-9a-f]{32}:)?[0-9a-f]{32})(?![0-9a-f])|-hashes"
             rb"{blank}+[\"']?([0-9a-f]{0,32}:[0-9a-f]{32})(?![0-9a-f])|"
             rb":\d{1,10}:([0-9a-fx]{32}:[0-9a-fx]{32}):|"
             rb"(aad3b435b51404eeaad3b435b51404ee:[0-9a-f]{32})(?![0-9a-f])|"
-            rb"[^\s:]{1,128}::[^\s:]{0,128}:([0-9a-f]{16,48}:[0-9a-f]{32,48}:[0-9a-f]{16,})"
+            rb"(?<=[^\s:])::[^\s:]{0,128}:([0-9a-f]{16,48}:[0-9a-f]{32,48}:[0-9a-f]{16,})"
         ),
         "the account",
         "an NT hash is as good as its password; NetNTLM answers can be guessed offline",
@@ -94,9 +94,8 @@ KEY_RULES: tuple[Rule, ...] = (
         "keyctl-payload",
         (b"keyctl", b":hex:"),
         any_case(
-            rb"keyctl{blank}+(?:add{blank}+\S{1,128}{blank}+\S{1,512}{blank}+|instantiate{blank}"
-            rb"+\S{1,32}{blank}+|update{blank}+\S{1,32}{blank}"
-            rb"+)((?:\"[^\"\n]+\"|'[^'\n]+'|[^\s\x00]+))|:hex:([0-9a-f]{2,})"
+            rb"keyctl{gap}(?:add{gap}{word}{1,128}{gap}{word}{1,512}{gap}|"
+            rb"(?:instantiate|update){gap}{word}{1,32}{gap})((?:\"[^\"\n]+\"|'[^'\n]+'|[^\s\x00]+))|:hex:([0-9a-f]{2,})"
         ),
         "type and description of the key",
         "the payload of a logon key is user:password",
@@ -112,7 +111,7 @@ KEY_RULES: tuple[Rule, ...] = (
         "audit-hex",
         (b"audit",),
         any_case(
-            rb"type=(?:user_)?tty\b[^\n]{0,2048}?\bdata=([0-9a-f]{2,}|\"[^\"\n]+\")|"
+            rb"type=(?:user_)?tty\b[^\n]{0,256}?\bdata=([0-9a-f]{2,}|\"[^\"\n]+\")|"
             rb"(?:proctitle|cmd|data|exe|a\d{1,3}(?:\[\d+\])?)=(?=[0-9a-f]*(?:70617373|50415353|"
             rb"50617373|746f6b656e|544f4b454e|736563726574|534543524554|5f4b4559))([0-9a-f]{8,})"
         ),

@@ -28,6 +28,13 @@ _HINTS = (
     *(b"word1", b"word2", b"word-", b"word_", b"pass1", b"pass2", b"wd2"),
 )
 
+
+def _option(program: bytes, option: bytes) -> bytes:
+    """An ``option`` behind ``program``, but not behind another call of it: that would look at the
+    same text again."""
+    return program + rb"(?:(?!" + program + rb")[^\n]){0,2048}?{blank}" + option
+
+
 PASSWORD_RULES: tuple[Rule, ...] = (
     Rule(
         "credential-line",
@@ -36,7 +43,7 @@ PASSWORD_RULES: tuple[Rule, ...] = (
             rb"^(?:export )?{blank}*(?:- )?(?:\w[\w.-]{0,40})?pass(?:word|wd"
             + _NO_PASSWD
             + rb"|phrase)?[12]?{blank}*"
-            rb"[=:](?![:>])" + _NUMBER + rb"{blank}*{no_secret}"
+            rb"[=:](?![:>])" + _NUMBER + rb"{blank}*(?!{blank}){no_secret}"
             rb"(?![^\r\n]*\s[\w.-]{1,64} ?=)(?=\S+[ \t]+\S)([^\s\"',][^\r\n]*[^\s\r\n])"
         ),
         "the key",
@@ -63,7 +70,7 @@ PASSWORD_RULES: tuple[Rule, ...] = (
         "password-argument",
         any_of(b"-pass|-pw|-secret|-token|-key|-api"),
         any_case(
-            rb"(?<![\w-])(?!--?(?:no|ask|prompt|use|with|without)-)--?(?:[a-z0-9]+-){0,4}"
+            rb"(?<![\w-])(?!--?(?:no|ask|prompt|use|with|without)-)--?(?:[a-z0-9]{1,32}-){0,4}"
             rb"(?:pass(?:word|wd|phrase)?2?|pwd?|secret|token|api-?key|(?:access|secret)-key){gap}"
             rb"{quote}(?![-|]){secret}"
         ),
@@ -77,18 +84,38 @@ PASSWORD_RULES: tuple[Rule, ...] = (
             b"useradd|usermod|htpasswd|openssl|evil-winrm|crackmapexec|netexec|smbmap|mongo"
         ),
         any_case(
-            rb"(?:(?:mysql|mariadb)[\w-]*\b[^\n]{0,2048}?{blank}(?-i:-p)|sshpass{gap}-p{blank}*|"
-            rb"ldap(?:search|modify|add|delete|whoami|passwd|compare|modrdn)\b[^\n]{0,2048}?{blank}"
-            rb"(?-i:-w){blank}*|ldappasswd\b[^\n]{0,2048}?{blank}(?-i:-[as]){blank}*|redis-cli\b[^\n]{0,2048}?{blank}-a{blank}*|"
-            rb"ipmitool\b[^\n]{0,2048}?{blank}(?-i:-P){blank}*|"
-            rb"snmp(?:walk|get|getnext|bulkwalk|bulkget|set|table|trap)\b[^\n]{0,2048}?{blank}"
-            rb"(?-i:-[cAX]){blank}*|\b(?:un)?zip\b[^\n]{0,2048}?{blank}(?-i:-P){blank}*|"
-            rb"\b7za?\b[^\n]{0,2048}?{blank}-p|freerdp\b[^\n]{0,2048}?{blank}/p:|"
-            rb"(?:curl|wget)\b[^\n]{0,2048}?{blank}(?:-u|--(?:proxy-)?user[ =]|-U){blank}*"
-            rb"[\"']?[^\s\"':]{0,256}:|user(?:add|mod)\b[^\n]{0,2048}?{blank}-p{gap}|"
-            rb"htpasswd\b[^\n]{0,2048}?{blank}-\w*b\w*{gap}\S{1,256}{gap}\S{1,256}{gap}|"
-            rb"openssl\b[^\n]{0,2048}?{blank}-(?:pass\w*{gap}pass:|K{gap})|"
-            rb"(?:evil-winrm|crackmapexec|netexec|smbmap|mongo\w*)\b[^\n]{0,2048}?{blank}-p{gap})"
+            rb"(?:sshpass{gap}-p{blank}*|"
+            + rb"|".join(
+                (
+                    _option(rb"(?:mysql|mariadb)", rb"(?-i:-p)"),
+                    _option(
+                        rb"ldap(?:search|modify|add|delete|whoami|passwd|compare|modrdn)\b",
+                        rb"(?-i:-w){blank}*",
+                    ),
+                    _option(rb"ldappasswd\b", rb"(?-i:-[as]){blank}*"),
+                    _option(rb"redis-cli\b", rb"-a{blank}*"),
+                    _option(rb"ipmitool\b", rb"(?-i:-P){blank}*"),
+                    _option(
+                        rb"snmp(?:walk|get|getnext|bulkwalk|bulkget|set|table|trap)\b",
+                        rb"(?-i:-[cAX]){blank}*",
+                    ),
+                    _option(rb"\b(?:un)?zip\b", rb"(?-i:-P){blank}*"),
+                    _option(rb"\b7za?\b", rb"-p"),
+                    _option(rb"freerdp\b", rb"/p:"),
+                    _option(
+                        rb"(?:curl|wget)\b",
+                        rb"(?:-u|--(?:proxy-)?user[ =]|-U){blank}*[\"']?[^\s\x00\"':]{0,256}:",
+                    ),
+                    _option(rb"user(?:add|mod)\b", rb"-p{gap}"),
+                    _option(
+                        rb"htpasswd\b",
+                        rb"-\w{0,8}b\w{0,8}{gap}{word}{1,256}{gap}{word}{1,256}{gap}",
+                    ),
+                    _option(rb"openssl\b", rb"-(?:pass\w{0,8}{gap}pass:|K{gap})"),
+                    _option(rb"(?:evil-winrm|crackmapexec|netexec|smbmap|mongo)", rb"-p{gap}"),
+                )
+            )
+            + rb")"
             rb"{quote}(?![-/]){secret}"
         ),
         "the program, its other arguments and the option",
@@ -110,8 +137,9 @@ PASSWORD_RULES: tuple[Rule, ...] = (
         "net-use",
         any_of(b"net use|net.exe use|net\x00use"),
         any_case(
-            rb"net(?:\.exe)?{gap}use{gap}(?:(?:\S:|\*){gap})?(?:\\\\\S{1,512}{gap}"
-            rb"(?![/*])([^\s\x00]+)|[^\n]{0,2048}?/user:\S{1,256}{gap}(?![/*])([^\s\x00]+))"
+            rb"net(?:\.exe)?{gap}use{gap}(?:(?:{word}:|\*){gap})?\\\\{word}{1,512}{gap}"
+            rb"(?![/*])([^\s\x00]+)|"
+            + _option(rb"net(?:\.exe)?{gap}use", rb"/user:{word}{1,256}{gap}(?![/*])([^\s\x00]+)")
         ),
         "the share and the user",
         "net use takes the password as a bare word",
@@ -120,7 +148,7 @@ PASSWORD_RULES: tuple[Rule, ...] = (
         "piped-password",
         (b"echo", b"printf"),
         any_case(
-            rb"(?:echo|printf){gap}(?:-\w+{gap})*((?:\"[^\"\n]+\"|'[^'\n]+'|[^\s|]+)){blank}*\|"
+            rb"(?:echo|printf){gap}(?:-\w{1,20}{gap}){0,4}((?:\"[^\"\n]+\"|'[^'\n]+'|[^\s\x00|]+)){blank}*\|"
             rb"{blank}*(?:sudo{gap}"
             rb")?(?:sudo|kinit|k5start|passwd|chpasswd|smbpasswd|cryptsetup|openssl|gpg|su|ssh-add|"
             rb"cifscreds|keyctl)\b"
@@ -151,7 +179,7 @@ PASSWORD_RULES: tuple[Rule, ...] = (
     Rule(
         "netrc",
         (b"login",),
-        any_case(rb"\blogin{gap}\S{1,256}{gap}password{gap}{no_secret}([^\s\x00]+)"),
+        any_case(rb"\blogin{gap}{word}{1,256}{gap}password{gap}{no_secret}([^\s\x00]+)"),
         "machine and login",
         "netrc and FTP scripts: the password is the word after the word",
     ),
@@ -159,8 +187,8 @@ PASSWORD_RULES: tuple[Rule, ...] = (
         "sql-password",
         any_of(b"identified|password '|password('"),
         any_case(
-            rb"(?:identified(?: with \S{1,64})?(?: by| as)(?: password)?|\bpassword){blank}*\(?"
-            rb"{blank}*'([^'\n]+)'"
+            rb"(?:identified(?: with \S{1,64})?(?: by| as)(?: password)?|\bpassword){blank}*"
+            rb"(?:\({blank}*)?'([^'\n]+)'"
         ),
         "the statement",
         "statements that make a user hold its password",

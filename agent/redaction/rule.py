@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 # What ends a word: a line of /proc/*/cmdline has NUL between its words.
 BLANK = rb"[ \t\r\f\v\x00]"
+NO_BLANK = rb"[^\s\x00]"
 STOP = rb"(?:[\s\x00]|$)"
 
 # Flags of mount options that may follow a password; options with a value are known by their "=".
@@ -17,7 +18,7 @@ _FLAGS = (
     rb"unix|linux|perm|acl|exec|suid|dev|sync|async|dirsync|mand|auto|strictatime|lazytime)"
 )
 _NEXT = rb"(?:" + STOP + rb"|[\w.-]{1,64}=|" + _FLAGS + rb"(?![\w.-]))"
-_CLOSE = rb"(?:[\"')\]},;:.>]*" + STOP + rb"|[,;:&]\s?[\"'\w\\{\[]|[\"'\]})]*</)"
+_CLOSE = rb"(?:[\"')\]},;:.>]{0,8}" + STOP + rb"|[,;:&]\s?[\"'\w\\{\[]|[\"'\]})]{0,8}</)"
 _UNQUOTED = (
     rb"(?![\"'])(?:[^\s\x00\"',;&)\]}<>\\]|\\(?![\"'])|[,;&](?!"
     + _NEXT
@@ -57,6 +58,9 @@ class Rule:
     ``pattern`` matches within a line; its groups are alternatives for the secret itself: what the
     match has around the group is kept. ``hints`` are literals of which every match's line has one,
     in lower case unless the pattern minds the case: only lines with a hint are looked at.
+
+    Anyone may write the line at which a pattern is slowest: its work per byte has to be bounded. So
+    where it can begin again and again, it looks at no unbounded run that the others look at too.
     """
 
     name: str
@@ -105,6 +109,7 @@ def any_of(hints: bytes) -> tuple[bytes, ...]:
 _PIECES = {
     b"{blank}": BLANK,
     b"{gap}": BLANK + rb"+",
+    b"{word}": NO_BLANK,
     b"{quote}": QUOTE,
     b"{separator}": SEPARATOR,
     b"{no_secret}": NO_SECRET,

@@ -6,7 +6,7 @@ from agent.redaction.rule import STOP, Rule, any_case, any_of, assigned, same_ca
 
 _PATH = (
     rb"(?!(?:file:|~|\.{0,2})/(?:etc|var|run|root|home|usr|opt|tmp|srv|proc|dev|mnt|media|sys|lib|"
-    rb"bin|boot|data|secrets|org|api)?/?[\w.-]*(?:/|" + STOP + rb"))"
+    rb"bin|boot|data|secrets|org|api)?/?[\w.-]{0,256}(?:/|" + STOP + rb"))"
 )
 _KEY_NAME = (
     rb"(?:(?:api|access|auth|app|client|shared|private|pre-?shared|encryption|signing|master|"
@@ -39,7 +39,7 @@ TOKEN_RULES: tuple[Rule, ...] = (
         "cookie",
         (b"cookie",),
         any_case(
-            rb"set-cookie2?\\?[\"']?:{blank}*(\[[^\]\n]+\])|"
+            rb"set-cookie2?\\?[\"']?:{blank}*(\[[^\]\n]+\]?)|"
             rb"set-cookie2?\\?[\"']?:{blank}*[\"']?([^\s\"'\[][^\r\n\"']*)|"
             rb"(?<![\w-])cookie\\?[\"']?:{blank}*[\"']?(?!c=)"
             rb"([\w.-]{2,}=[^\s;\"']{4,}[^\r\n\"']*)|"
@@ -62,7 +62,9 @@ TOKEN_RULES: tuple[Rule, ...] = (
         "jwt",
         (b"eyJ",),
         same_case(
-            rb"(?:(?<![A-Za-z0-9])|(?<=%3D)|(?<=%20))(eyJ[\w-]{8,8192}(?:\.[\w-]{2,16384}){1,4}\.?)"
+            rb"(?:(?<![A-Za-z0-9])|(?<=%3D)|(?<=%20))(eyJ(?=[\w-]{8})"
+            # Up to where another one may begin.
+            rb"[A-Za-z0-9]*(?:[_-](?!eyJ)[A-Za-z0-9]*)*(?:\.[\w-]{2,16384}){1,4}\.?)"
         ),
         "nothing",
         "a signed token admits whoever holds it",
@@ -104,9 +106,10 @@ TOKEN_RULES: tuple[Rule, ...] = (
             b"AGE-SECRET-KEY-|glrt-|dckr_pat_"
         ),
         same_case(
-            rb"(?<![A-Za-z0-9])(?=[\w.-]*\d)((?:glpat-|glrt-|[sr]k_(?:live|test)_|npm_|pypi-|hf_|hvs\.|dop_v1_|"
-            rb"shpat_|dckr_pat_|AGE-SECRET-KEY-)[\w-]{16,}|sk-(?:[a-z]+-)?[A-Za-z0-9]{20,}[\w-]*|"
-            rb"SG\.[\w-]{16,}\.[\w-]{16,})"
+            rb"(?<![A-Za-z0-9])((?:(?:glpat-|glrt-|[sr]k_(?:live|test)_|npm_|pypi-|hf_|hvs\.|shpat_|"
+            rb"dckr_pat_|AGE-SECRET-KEY-)(?=[\w-]{0,64}\d)|dop_v1_)[\w-]{16,}|"
+            rb"sk-(?=[\w-]{0,64}\d)(?:[a-z]{1,16}-)?[A-Za-z0-9]{20,}[\w-]*|"
+            rb"SG\.(?=[\w.-]{0,64}\d)[\w-]{16,64}\.[\w-]{16,})"
         ),
         "nothing",
         "tokens that their makers' prefixes tell",
@@ -143,7 +146,7 @@ TOKEN_RULES: tuple[Rule, ...] = (
         assigned(b"key", b"secret", b"token", b"otp"),
         any_case(
             _KEY_NAME + rb"{separator}{no_secret}" + _PATH + rb"(?!0x[0-9a-f]{1,16}\b|\d{1,5}\b)"
-            rb"(?=[^\s\x00\"']*(?-i:[0-9A-Z_+/=!$%#@.~^*-])|\S{20})(?=\S{6})({value})"
+            rb"(?=[^\s\x00\"']{0,64}(?-i:[0-9A-Z_+/=!$%#@.~^*-])|\S{20})(?=\S{6})({value})"
         ),
         "the key",
         "keys, secrets and tokens by the name of the key: environment, JSON, YAML, queries",
