@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING
 
 from agent.cifs.mounts import CifsMount
 from agent.collection.evidence_files import EVIDENCE_FILES, relabel
+from agent.collection.evidence_names import take_out_names
 from agent.collection.manifest import FIRST_MEMBER, Manifest
 from agent.collection.scene import Roots, Scene
 from agent.collection.size_budget import fit, shorten
 from agent.configuration.schema import CollectionConfig
+from agent.redaction.span import MARK
 from agent.storage.free_space import MEGABYTE
 
 if TYPE_CHECKING:
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 BINARY = frozenset({".pcap", ".npy"})
 # Words of ours in a manifest, not of the host.
 OURS = frozenset({"schema", "id", "type", "anomaly", "created", "kernel", "agent_version"})
+OF_CLEANING = frozenset({"redacted", "files"})
 # Accounts of people: login.defs' UID_MIN, and nobody's number.
 FIRST_USER, NOBODY = 1_000, 65_534
 
@@ -42,32 +45,38 @@ class BundleCleaner:
 
     def clean(self, staging: Path, manifest: Manifest, config: CollectionConfig) -> Manifest:
         """Clean the files in place; the manifest without secrets, with what was taken out
-        (``redacted``, by rule) and the ``files`` as they are now.
+        (``redacted``, by rule) and the ``files`` as they are now. What an earlier cleaning says
+        in ``manifest`` counts too.
 
         Raises OSError or `PseudonymMapError`; nothing may be published then.
         """
-        redactor, pseudonyms = self._redactor(config)
-        counts: Counter[str] = Counter()
+        redactor, pseudonyms = self._redactor(manifest, config)
+        counts: Counter[str] = Counter(manifest.get("redacted", {}))
+        cut = Counter({file["name"]: file["cut_bytes"] for file in manifest.get("files", ())})
         texts = [path for path in sorted(staging.iterdir()) if _is_text(path)]
         for path in texts:
             counts += redactor.redact_file(path)
         told = {
             key: value if key in OURS else _redacted(value, redactor, counts)
             for key, value in manifest.items()
+            if key not in OF_CLEANING
         }
         if told.get("label") != manifest.get("label"):
             relabel(staging, str(told["label"]))
         if pseudonyms is not None:
+            counts += take_out_names(staging, redactor)
             pseudonyms.save()
-        cut = _within_budget(staging, texts, int(config.max_bundle_mb * MEGABYTE))
+        cut += _within_budget(staging, texts, int(config.max_bundle_mb * MEGABYTE))
         files = [
-            {"name": path.name, "size": path.lstat().st_size, "cut_bytes": cut.get(path.name, 0)}
+            {"name": path.name, "size": path.lstat().st_size, "cut_bytes": cut[path.name]}
             for path in sorted(staging.iterdir())
             if path.name != FIRST_MEMBER
         ]
         return {**told, "redacted": dict(sorted(counts.items())), "files": files}
 
-    def _redactor(self, config: CollectionConfig) -> tuple[Redactor, Pseudonyms | None]:
+    def _redactor(
+        self, manifest: Manifest, config: CollectionConfig
+    ) -> tuple[Redactor, Pseudonyms | None]:
         # The rules are compiled here, when the first actions have long begun.
         from agent.redaction.pseudonyms import Pseudonyms
         from agent.redaction.redactor import Redactor
@@ -77,7 +86,9 @@ class BundleCleaner:
             return self._plain, None
         # Anew each time: accounts and mounts come and go.
         mounts = Scene(0, self._roots).mounts()
-        users, hosts = known_users(self._roots, mounts), known_hosts(self._host, mounts)
+        users = known_users(self._roots, mounts)
+        # A mount may be gone by now, and a bundle of an earlier run may tell another name of ours.
+        hosts = known_hosts(self._host, mounts) | told_hosts(manifest)
         pseudonyms = Pseudonyms(self._pseudonym_map, users, hosts)
         return Redactor(pseudonyms), pseudonyms
 
@@ -103,6 +114,15 @@ def known_hosts(own: str, mounts: Iterable[CifsMount]) -> frozenset[str]:
     return frozenset(names | {_without_domain(name) for name in names})
 
 
+def told_hosts(manifest: Manifest) -> frozenset[str]:
+    """The hosts that a manifest names, with and without their domains."""
+    incident, trigger = manifest.get("incident") or {}, manifest.get("trigger") or {}
+    place = trigger.get("place") or {}
+    named = {manifest.get("host"), incident.get("cause"), place.get("server")}
+    names = {name for name in named if name and not MARK.fullmatch(name.encode())}
+    return frozenset(names | {_without_domain(name) for name in names})
+
+
 def _without_domain(name: str) -> str:
     first = name.partition(".")[0]
     return name if first.isdigit() else first
@@ -124,8 +144,8 @@ def _redacted(value: object, redactor: Redactor, counts: Counter[str]) -> object
     return value
 
 
-def _within_budget(staging: Path, texts: list[Path], budget: int) -> dict[str, int]:
+def _within_budget(staging: Path, texts: list[Path], budget: int) -> Counter[str]:
     """Bytes cut out of each file that had to be shortened."""
     sizes = {path.name: path.lstat().st_size for path in staging.iterdir()}
     limits = fit(sizes, budget, {path.name for path in texts})
-    return {name: shorten(staging / name, limit) for name, limit in limits.items()}
+    return Counter({name: shorten(staging / name, limit) for name, limit in limits.items()})

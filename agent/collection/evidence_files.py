@@ -18,6 +18,7 @@ from bpf import abi
 
 WORST_EVENTS = 1_000
 LABELS = "labels.jsonl"
+CONNECTION_LOST = "connection lost"
 EVIDENCE_FILES = (
     "events.npy",
     "worst_events.jsonl",
@@ -170,7 +171,7 @@ def iso_time(wall_ns: int) -> str:
 def _what(event: np.void) -> str:
     """A lost connection is an event without a command; its session is the connection's number."""
     lost = event["tool"] & abi.TOOL_RECONNECT
-    return "connection lost" if lost else command_name(int(event["smbcommand"]))
+    return CONNECTION_LOST if lost else command_name(int(event["smbcommand"]))
 
 
 def _origin(record: np.void) -> Record:

@@ -102,7 +102,8 @@ def _completed(draft: Manifest, staging: Path) -> Manifest:
         action if action.get("file") in there else {**action, "file": None}
         for action in draft["actions"]
     ]
-    return {**draft, "actions": actions, "recovered": iso_time(time.time_ns())}
+    now = iso_time(time.time_ns())
+    return {**draft, "interrupted": True, "actions": actions, "recovered": now}
 
 
 def _remove_foreign(staging: Path, own: set[str]) -> list[str]:

@@ -6,16 +6,23 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from agent.cifs.mounts import parse_mounts
 from agent.collection.bundle_cleaner import BINARY, BundleCleaner, known_hosts, known_users
-from agent.collection.evidence_files import EVIDENCE_FILES, write_labels
+from agent.collection.evidence_files import (
+    EVIDENCE_FILES,
+    no_aftermath,
+    write_evidence,
+    write_labels,
+)
 from agent.collection.quick_actions import QUICK_ACTIONS
 from agent.collection.scene import Roots
 from agent.configuration.schema import CollectionConfig
 from agent.storage.durable_file import UnsafeFileError
-from tests.evidence import make_action
+from bpf import abi
+from tests.evidence import make_action, make_events
 from tests.redaction_corpus import examples
 
 SECRET, CLEAN = "password=Gone4ever,vers=3.0\n", "password=[redacted:password],vers=3.0\n"
@@ -174,3 +181,54 @@ def test_hosts_are_known_with_and_without_their_domains() -> None:
         "nas",
         "10.9.8.6",
     }
+
+
+def test_what_an_earlier_cleaning_took_out_counts_too(
+    cleaner: BundleCleaner, staging: Path
+) -> None:
+    small = CollectionConfig(max_bundle_mb=0.001)
+    (staging / "mounts.log").write_text(SECRET)
+    (staging / "dmesg.log").write_text("a line\n" * 1_000)
+    first = clean(cleaner, staging, small)
+    assert first["redacted"] == {"password": 1}
+    again = cleaner.clean(staging, first, small)
+    assert again == first
+    (staging / "mounts.log").write_text(SECRET)
+    assert cleaner.clean(staging, again, small)["redacted"] == {"password": 2}
+
+
+def test_hosts_that_only_the_manifest_names_are_known(
+    cleaner: BundleCleaner, staging: Path
+) -> None:
+    config = CollectionConfig(pseudonyms=True)
+    (staging / "dmesg.log").write_text("filer answers old-name, FILER.old.example does not")
+    told = clean(
+        cleaner,
+        staging,
+        config,
+        host="old-name.example",
+        reason="archive9 is slow",
+        incident={"cause": "filer.old.example"},
+        trigger={"place": {"server": "archive9.old.example", "share": "\\\\archive9\\a"}},
+    )
+    text = json.dumps(told) + (staging / "dmesg.log").read_text()
+    assert not [name for name in ("filer", "FILER", "old-name", "archive9") if name in text]
+    again = cleaner.clean(staging, told, config)
+    assert again == told
+
+
+def test_lost_connections_do_not_tell_their_server(cleaner: BundleCleaner, staging: Path) -> None:
+    events = make_events(20)
+    events["tool"][3], events["task"][3] = abi.TOOL_RECONNECT, b"archive9.old.ex"
+    events["task"][4] = b"alice"
+    write_evidence(make_action(events), no_aftermath(make_action(events)), staging)
+    clean(cleaner, staging)
+    assert b"archive9" in (staging / "events.npy").read_bytes()
+    clean(cleaner, staging, CollectionConfig(pseudonyms=True))
+    kept = np.load(staging / "events.npy")
+    assert kept["task"].tolist() == [b"backup"] * 3 + [b"", b"alice"] + [b"backup"] * 15
+    assert (kept[["pid", "mid", "tool"]] == events[["pid", "mid", "tool"]]).all()
+    lines = (staging / "worst_events.jsonl").read_text().splitlines()
+    tasks = {record["mid"]: record["task"] for record in map(json.loads, lines)}
+    assert (tasks[3], tasks[5], len(tasks)) == ("", "backup", 20)
+    assert tasks[4].startswith("user-")

@@ -106,6 +106,25 @@ def test_one_that_cannot_be_finished_is_kept_for_the_next_start(spool: Spool) ->
     assert [one.fate for one in restart(spool)] == ["finished"]
 
 
+def test_one_that_was_killed_when_it_was_cleaned_says_all_that_was_taken_out(spool: Spool) -> None:
+    staging = begin(spool)
+    cleaned = json.loads((staging / "manifest.json").read_text()) | {
+        "interrupted": False,
+        "redacted": {"password": 3},
+        "files": [{"name": "cifsstats.log", "size": 14, "cut_bytes": 70}],
+    }
+    (staging / "manifest.json").write_text(json.dumps(cleaned))
+    (staging / "dmesg.log").write_text("password=Gone4ever")
+    restart(spool)
+    (bundle,) = spool.finished()
+    manifest = json.loads(members(bundle)["manifest.json"])
+    assert manifest["interrupted"] is True
+    assert manifest["redacted"] == {"password": 4}
+    assert {one["name"]: one["cut_bytes"] for one in manifest["files"] if one["cut_bytes"]} == {
+        "cifsstats.log": 70
+    }
+
+
 def test_parts_of_an_interrupted_action_go_with_it(spool: Spool) -> None:
     staging = begin(spool)
     (staging / "dmesg.log.12").write_text("half")
