@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from agent.redaction.addresses import address_matches
 from agent.redaction.line_finder import lines_with
 from agent.redaction.rule import any_case, same_case
-from agent.redaction.span import Span
+from agent.redaction.span import MARK, Span
 
 if TYPE_CHECKING:  # it brings OpenSSL
     from agent.redaction.pseudonyms import Pseudonyms
@@ -124,9 +124,10 @@ class IdentityFinder:
 
 
 def names_somebody(kind: str, name: bytes) -> bool:
-    """Whether ``name`` is neither an account nor a host that every system has, nor a number."""
+    """Whether ``name`` is neither an account nor a host that every system has, nor a number, nor
+    what an earlier redaction left."""
     folded = name.lower()
-    if _IS_NUMERIC.fullmatch(folded) or folded.startswith(b"systemd-"):
+    if _IS_NUMERIC.fullmatch(folded) or MARK.fullmatch(name) or folded.startswith(b"systemd-"):
         return False
     return folded not in (SYSTEM_USERS if kind == "user" else SYSTEM_HOSTS)
 

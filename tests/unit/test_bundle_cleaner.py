@@ -198,7 +198,7 @@ def test_what_an_earlier_cleaning_took_out_counts_too(
 
 
 def test_hosts_that_only_the_manifest_names_are_known(
-    cleaner: BundleCleaner, staging: Path
+    cleaner: BundleCleaner, staging: Path, tmp_path: Path
 ) -> None:
     config = CollectionConfig(pseudonyms=True)
     (staging / "dmesg.log").write_text("filer answers old-name, FILER.old.example does not")
@@ -215,6 +215,8 @@ def test_hosts_that_only_the_manifest_names_are_known(
     assert not [name for name in ("filer", "FILER", "old-name", "archive9") if name in text]
     again = cleaner.clean(staging, told, config)
     assert again == told
+    pseudonyms = json.loads((tmp_path / "state" / "map.json").read_text())["pseudonyms"]
+    assert not [name for name in pseudonyms.values() if name.startswith("host-")]
 
 
 def test_lost_connections_do_not_tell_their_server(cleaner: BundleCleaner, staging: Path) -> None:
