@@ -21,10 +21,16 @@ READ = 8
 def measure() -> list[Figure]:
     """One incident after the other, each of a session of its own; the first starts the collector.
 
-    The configuration is the shipped one, but for the wait at the end of a collection.
+    The configuration is the shipped one, but for the wait at the end of a collection and the
+    quiet that ends an incident.
     """
     config = load_config(CONFIG).config
-    config = replace(config, collection=replace(config.collection, after_sec=0))
+    config = replace(
+        config,
+        collection=replace(config.collection, after_sec=0),
+        # The sessions are of no server that is known: else all would be one incident.
+        watcher=replace(config.watcher, incident_quiet_sec=0.01),
+    )
     with tempfile.TemporaryDirectory() as directory:
         config = replace(config, aod_output_dir=Path(directory, "spool"))
         agent = LiveAgent(config, Path(directory, "run"), load_probe(command=PRCTL_LOADER))
