@@ -15,6 +15,7 @@ from agent.collection.collection_tally import Listener
 from agent.collection.evidence_files import iso_time
 from agent.collection.log_collector import LogCollector
 from agent.collection.surroundings import Surroundings
+from agent.collection.unfinished_bundles import UnfinishedBundles
 from agent.configuration.schema import Config
 from agent.detection.anomaly_watcher import AnomalyWatcher
 from agent.detection.incident_store import IncidentStore
@@ -130,9 +131,6 @@ class Controller:
             self.audit.record("recovered", f"{left}: {some_of(foreign)}")
         if not self.spool.staging_directories():
             return
-        # What cleans a bundle compiles many patterns: an agent without incidents does without.
-        from agent.collection.unfinished_bundles import UnfinishedBundles
-
         unfinished = UnfinishedBundles(self.spool, self._surroundings, self.collector.config)
         for one in unfinished.recover():
             message = f"{one.fate} the bundle {one.bundle_id} of a killed run: {one.why}"

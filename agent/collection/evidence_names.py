@@ -6,16 +6,13 @@ import json
 import os
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from agent.collection.evidence_files import CONNECTION_LOST, write_npy
+from agent.redaction.redactor import Redactor
 from agent.storage.durable_file import open_plain, read_plain, whole_file
 from bpf import abi
-
-if TYPE_CHECKING:  # it compiles all rules
-    from agent.redaction.redactor import Redactor
 
 EVENTS = "events.npy"
 WORST_EVENTS_FILE = "worst_events.jsonl"
