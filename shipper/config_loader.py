@@ -4,19 +4,14 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from ipaddress import ip_address
 from pathlib import Path
-from urllib.parse import SplitResult, urlsplit
 
-from agent.configuration.settings_document import quoted
 from agent.configuration.settings_reader import ConfigError, Fault, Section, read_settings
-from shipper.config_schema import DirectoryDestination, RetryConfig, S3Destination, ShipperConfig
+from shipper.config_schema import LimitsConfig, MetricsConfig, RetryConfig, ShipperConfig
+from shipper.destination_settings import read_destination
 
 __all__ = ["ConfigError", "Fault", "LoadedShipperConfig", "load_config"]
 
-_BUCKET = re.compile(r"(?!.*\.\.)[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
-_BUCKET_RULE = "3 to 63 lower-case letters, digits, dots and hyphens, as S3 wants bucket names"
-_REGION = re.compile(r"[a-z0-9-]{1,64}")
 _PREFIX = re.compile(r"(?!.*(?:^|/)\.{1,2}(?:/|$))[A-Za-z0-9._=-]+(?:/[A-Za-z0-9._=-]+)*/?")
 _SECRET_NAME = re.compile(
     r"access_?key|secret|passw|passphrase|token|credential|api_?key|private_?key|session_?key"
@@ -48,14 +43,26 @@ def load_config(path: Path) -> LoadedShipperConfig:
     spool = root.absolute_path("spool", "/var/log/aod")
     config = ShipperConfig(
         spool=spool,
-        destination=_destination(root.section("destination"), spool),
+        destination=read_destination(root.section("destination"), spool),
+        inbox=_inbox(root, spool),
         prefix=root.text(
             "prefix", "", pattern=_PREFIX, wanted="names joined by `/`, such as fleet/berlin"
         ).rstrip("/"),
         scan_interval_sec=root.number(
             "scan_interval_sec", ShipperConfig.scan_interval_sec, minimum=0.1, maximum=86_400
         ),
+        start_jitter_sec=root.number(
+            "start_jitter_sec", ShipperConfig.start_jitter_sec, minimum=0, maximum=3600
+        ),
+        heartbeat_interval_sec=root.number(
+            "heartbeat_interval_sec",
+            ShipperConfig.heartbeat_interval_sec,
+            minimum=0,
+            maximum=86_400,
+        ),
         retry=_retry(root.section("retry")),
+        limits=_limits(root.section("limits")),
+        metrics=_metrics(root.section("metrics")),
     )
     return LoadedShipperConfig(config, root.finish(unknown_keys_are_faults=True))
 
@@ -75,114 +82,42 @@ def _is_secret_name(name: str) -> bool:
     return plain != "credentials_file" and _SECRET_NAME.search(plain) is not None
 
 
-def _destination(section: Section, spool: Path) -> DirectoryDestination | S3Destination:
-    kind = section.choice("type", ("directory", "s3"))
-    if not section.clean:
-        section.skip_rest()
-        return DirectoryDestination(Path())
-    if kind == "s3":
-        return _s3(section)
-    path = section.absolute_path("path")
-    if section.clean and (path == spool or spool in path.parents):
-        section.fault(
-            "path", "lies in the spool, where bundles are cleaned up", "Use a directory outside."
-        )
-    return DirectoryDestination(path)
-
-
-def _s3(section: Section) -> S3Destination:
-    endpoint = _endpoint(section) if "endpoint_url" in section else None
-    ca_bundle = _optional_path(section, "ca_bundle")
-    if ca_bundle and endpoint and urlsplit(endpoint).scheme == "http":
-        section.warn("ca_bundle", "has no effect without TLS", "Use https in endpoint_url.")
-    return S3Destination(
-        bucket=_bucket(section),
-        endpoint_url=endpoint,
-        region=section.text("region", pattern=_REGION, wanted="a region such as eu-central-1")
-        if "region" in section
-        else None,
-        ca_bundle=ca_bundle,
-        credentials_file=_optional_path(section, "credentials_file"),
-        addressing_style=section.choice(
-            "addressing_style", ("auto", "path", "virtual"), S3Destination.addressing_style
-        ),
-        connect_timeout_sec=section.number(
-            "connect_timeout_sec", S3Destination.connect_timeout_sec, minimum=0.1, maximum=300
-        ),
-        read_timeout_sec=section.number(
-            "read_timeout_sec", S3Destination.read_timeout_sec, minimum=0.1, maximum=300
-        ),
-    )
-
-
-def _bucket(section: Section) -> str:
-    bucket = section.text("bucket", pattern=_BUCKET, wanted=_BUCKET_RULE)
-    if _is_address(bucket):
-        section.fault("bucket", f"{bucket} is an address, not a bucket", f"Use {_BUCKET_RULE}.")
-    return bucket
-
-
-def _endpoint(section: Section) -> str:
-    wanted = "a URL such as https://minio.example.com:9000"
-    text = section.text("endpoint_url", wanted=wanted)
-    url = _split(text)
-    if not section.clean:
-        return text
-    if url is None or url.scheme not in ("http", "https") or not url.hostname or " " in text:
-        section.fault(
-            "endpoint_url", f"{quoted(text)} is not an http or https URL", f"Use {wanted}."
-        )
-    elif url.path.strip("/") or url.query or url.fragment:
-        section.fault(
-            "endpoint_url",
-            "has a path, which no S3 store takes here",
-            "End it after the host and port; the bucket has a key of its own.",
-        )
-    elif url.scheme == "http" and not _is_loopback(url.hostname):
-        section.warn("endpoint_url", "sends bundles over the network in clear", "Use https.")
-    return text
-
-
-def _split(text: str) -> SplitResult | None:
-    """The parts of a URL; None when there is no sense in it, such as port 99999."""
-    try:
-        url = urlsplit(text)
-        _ = url.port
-    except ValueError:
+def _inbox(root: Section, spool: Path) -> Path | None:
+    if "inbox" not in root:
         return None
-    return url
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ip_address(host)
-    except ValueError:
-        return False
-    return True
-
-
-def _is_loopback(host: str) -> bool:
-    return host == "localhost" or (_is_address(host) and ip_address(host).is_loopback)
-
-
-def _optional_path(section: Section, name: str) -> Path | None:
-    return section.absolute_path(name) if name in section else None
+    inbox = root.absolute_path("inbox")
+    if root.clean and (inbox == spool or inbox in spool.parents or spool in inbox.parents):
+        root.fault("inbox", "and the spool lie in each other", "Use a directory of its own.")
+    return inbox
 
 
 def _retry(section: Section) -> RetryConfig:
-    retry = RetryConfig(
-        attempts=section.integer("attempts", RetryConfig.attempts, minimum=1, maximum=100),
-        initial_wait_sec=section.number(
-            "initial_wait_sec", RetryConfig.initial_wait_sec, minimum=0, maximum=3600
-        ),
-        max_wait_sec=section.number(
-            "max_wait_sec", RetryConfig.max_wait_sec, minimum=0, maximum=3600
+    waits = {
+        name: section.number(name, getattr(RetryConfig, name), minimum=0, maximum=86_400)
+        for name in ("initial_wait_sec", "max_wait_sec", "initial_pause_sec", "max_pause_sec")
+    }
+    for first, last in (
+        ("initial_wait_sec", "max_wait_sec"),
+        ("initial_pause_sec", "max_pause_sec"),
+    ):
+        if section.clean and waits[last] < waits[first]:
+            limit = f"{waits[first]:g}"
+            section.fault(last, f"is less than {first} ({limit})", f"Use {limit} or more.")
+    attempts = section.integer("attempts", RetryConfig.attempts, minimum=1, maximum=100)
+    return RetryConfig(attempts, **waits)
+
+
+def _limits(section: Section) -> LimitsConfig:
+    return LimitsConfig(
+        concurrency=section.integer("concurrency", LimitsConfig.concurrency, minimum=1, maximum=32),
+        bandwidth_mb_per_sec=section.number(
+            "bandwidth_mb_per_sec", LimitsConfig.bandwidth_mb_per_sec, minimum=0, maximum=100_000
         ),
     )
-    if section.clean and retry.max_wait_sec < retry.initial_wait_sec:
-        section.fault(
-            "max_wait_sec",
-            f"is less than initial_wait_sec ({retry.initial_wait_sec:g})",
-            f"Use {retry.initial_wait_sec:g} or more.",
-        )
-    return retry
+
+
+def _metrics(section: Section) -> MetricsConfig:
+    return MetricsConfig(
+        file=section.absolute_path("file") if "file" in section else None,
+        port=section.integer("port", MetricsConfig.port, minimum=0, maximum=65_535),
+    )

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import BinaryIO
 
 from agent.storage import durable_file
-from agent.storage.spool import SpooledBundle
+from agent.storage.spool import UPLOADING, SpooledBundle
 from shipper.faults import BundleFault, Fault, HostFault
 from shipper.object_key import ObjectKeys, object_keys
 
@@ -22,7 +22,8 @@ _REMEDY = "the bundle stays in the spool; compare it with the agent's log of tha
 
 @dataclass(frozen=True)
 class Delivery:
-    """A bundle and where it goes. ``manifest`` holds the done-marker's bytes, unchanged."""
+    """A bundle and where it goes. ``manifest`` holds the done-marker's bytes, unchanged; in
+    ``upload_note`` a store may keep what it needs to go on with an upload that was cut off."""
 
     id: str
     keys: ObjectKeys
@@ -30,6 +31,7 @@ class Delivery:
     size: int
     sha256: str
     manifest: bytes
+    upload_note: Path
 
     def open_archive(self) -> ArchiveReader:
         """The archive from its start; raises BundleFault when it is not the promised plain file,
@@ -98,21 +100,24 @@ class ArchiveReader:
             raise BundleFault(f"{name}: its sha256 is not the manifest's", _REMEDY)
 
 
-def read_delivery(bundle: SpooledBundle, prefix: str) -> Delivery:
+def read_delivery(bundle: SpooledBundle, prefix: str, host: str | None = None) -> Delivery:
     """Read and check the manifest of ``bundle``; raises BundleFault when it cannot be trusted,
-    HostFault when it cannot be read now."""
+    HostFault when it cannot be read now.
+
+    ``host`` stands in the keys instead of the one that the manifest claims.
+    """
     try:
         raw = durable_file.read_plain(bundle.done)
     except OSError as error:
         raise _unreadable(bundle.done, error) from error
     try:
-        return _parse(bundle, prefix, raw)
+        return _parse(bundle, prefix, host, raw)
     except (ValueError, RecursionError) as error:
         message = f"{bundle.done.name}: bad manifest: {error}"
         raise BundleFault(message, _REMEDY) from error
 
 
-def _parse(bundle: SpooledBundle, prefix: str, raw: bytes) -> Delivery:
+def _parse(bundle: SpooledBundle, prefix: str, host: str | None, raw: bytes) -> Delivery:
     manifest = json.loads(raw)
     archive = manifest.get("archive") if isinstance(manifest, dict) else None
     if not isinstance(archive, dict):
@@ -126,9 +131,10 @@ def _parse(bundle: SpooledBundle, prefix: str, raw: bytes) -> Delivery:
         raise ValueError("archive.size is no size in bytes")
     if not isinstance(sha256, str) or not _SHA256.fullmatch(sha256):
         raise ValueError("archive.sha256 is no sha256")
-    host, anomaly = _text(manifest.get("host")), _text(manifest.get("anomaly"))
-    keys = object_keys(prefix, host, anomaly, bundle.id, sha256)
-    return Delivery(bundle.id, keys, bundle.archive, size, sha256, raw)
+    claimed, anomaly = _text(manifest.get("host")), _text(manifest.get("anomaly"))
+    keys = object_keys(prefix, claimed if host is None else host, anomaly, bundle.id, sha256)
+    note = bundle.done.with_suffix(UPLOADING)
+    return Delivery(bundle.id, keys, bundle.archive, size, sha256, raw, note)
 
 
 def _text(value: object) -> str:

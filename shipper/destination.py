@@ -1,16 +1,18 @@
-"""Where bundles go: the one thing that every kind of store has to do."""
+"""Where bundles go: what every kind of store has to do."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Protocol
 
-from shipper.config_schema import S3Destination, ShipperConfig
+from shipper.config_schema import DirectoryDestination, RelayDestination, ShipperConfig
 from shipper.delivery import Delivery
 from shipper.directory_destination import DirectoryBucket
+from shipper.document import Document
 
 
 class Destination(Protocol):
-    """A store. One thread at a time."""
+    """A store. Many threads at once, never two with the same bundle."""
 
     @property
     def description(self) -> str:
@@ -24,15 +26,21 @@ class Destination(Protocol):
         may succeed, DestinationFault when somebody has to act first.
         """
 
-    def put_document(self, key: str, document: bytes) -> None:
+    def put_document(self, document: Document) -> None:
         """Store a small JSON document; on return it is durable. As `deliver` in all the rest."""
+
+    def abandon(self, note: Path) -> None:
+        """The bundle that ``note`` (``<id>.uploading``) tells of is gone: clear what of it lies
+        unfinished in the store. Raises as `deliver`, but for BundleFault."""
 
 
 def open_destination(config: ShipperConfig) -> Destination:
     """The store that the configuration names; touches neither the network nor the disk."""
-    if isinstance(config.destination, S3Destination):
-        # Only here, so that a directory destination needs neither boto3 nor its start-up time.
-        from shipper.s3_destination import S3Bucket
+    if isinstance(config.destination, DirectoryDestination):
+        return DirectoryBucket(config.destination.path)
+    if isinstance(config.destination, RelayDestination):
+        raise NotImplementedError("relay")
+    # Only here, so that a directory destination needs neither boto3 nor its start-up time.
+    from shipper.s3_destination import S3Bucket
 
-        return S3Bucket(config.destination)
-    return DirectoryBucket(config.destination.path)
+    return S3Bucket(config.destination)

@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 
 from agent.storage import durable_file
 from shipper.delivery import Delivery
+from shipper.document import Document
 from shipper.faults import DestinationFault
 
 DIRECTORY_MODE = 0o750
@@ -47,11 +48,14 @@ class DirectoryBucket:
             _put_archive(folder / archive.name, delivery)
             _put_document(folder / manifest.name, delivery.manifest)
 
-    def put_document(self, key: str, document: bytes) -> None:
+    def put_document(self, document: Document) -> None:
         """See `shipper.destination.Destination`."""
-        path = PurePosixPath(key)
+        path = PurePosixPath(document.key)
         with self._faults(), self._open_folder(path.parent) as folder:
-            _put_document(folder / path.name, document)
+            _put_document(folder / path.name, document.content)
+
+    def abandon(self, note: Path) -> None:
+        """See `shipper.destination.Destination`: nothing is ever unfinished here."""
 
     @contextlib.contextmanager
     def _faults(self) -> Iterator[None]:

@@ -46,9 +46,17 @@ def tombstone_key(prefix: str, host: str, anomaly: str, bundle_id: str, sha256: 
     return _stem(prefix, host, anomaly, bundle_id, sha256) + ".evicted.json"
 
 
+def heartbeat_key(prefix: str, host: str) -> str:
+    """Where the sign of life of ``host`` lies: beside the years of its bundles."""
+    return "/".join([*_folders(prefix), safe_name(host), "heartbeat.json"])
+
+
 def _stem(prefix: str, host: str, anomaly: str, bundle_id: str, sha256: str) -> str:
     day = datetime.fromtimestamp(ulid_time_ms(bundle_id) / 1000, tz=timezone.utc)
-    folders = [part for part in prefix.split("/") if part not in ("", ".", "..")]
-    folders += [safe_name(host), f"{day.year:04}", f"{day.month:02}", f"{day.day:02}"]
+    days = [f"{day.year:04}", f"{day.month:02}", f"{day.day:02}"]
     name = [bundle_id, safe_name(anomaly), *([sha256[:12]] if sha256 else [])]
-    return "/".join([*folders, "-".join(name)])
+    return "/".join([*_folders(prefix), safe_name(host), *days, "-".join(name)])
+
+
+def _folders(prefix: str) -> list[str]:
+    return [part for part in prefix.split("/") if part not in ("", ".", "..")]

@@ -10,6 +10,7 @@ from agent.service.stop_signal import StopSignal
 from shipper.config_schema import RetryConfig
 from shipper.delivery import Delivery
 from shipper.destination import Destination
+from shipper.document import Document
 from shipper.faults import NetworkFault
 
 
@@ -36,9 +37,9 @@ class PatientDelivery:
         """Deliver in as many attempts as configured; how many it took."""
         return self._attempt(lambda: self._destination.deliver(delivery))
 
-    def put_document(self, key: str, document: bytes) -> int:
+    def put_document(self, document: Document) -> int:
         """The same for a small JSON document."""
-        return self._attempt(lambda: self._destination.put_document(key, document))
+        return self._attempt(lambda: self._destination.put_document(document))
 
     def _attempt(self, store: Callable[[], None]) -> int:
         self._retrying(store)

@@ -18,6 +18,7 @@ from botocore.parsers import ResponseParserError
 from agent import __version__
 from shipper.config_schema import S3Destination
 from shipper.delivery import Delivery
+from shipper.document import Document
 from shipper.faults import DestinationFault
 from shipper.s3_credentials import find_credentials
 from shipper.s3_faults import as_fault
@@ -71,10 +72,13 @@ class S3Bucket:
             self._put_archive(client, delivery)
             self._put_document(client, delivery.keys.manifest, delivery.manifest)
 
-    def put_document(self, key: str, document: bytes) -> None:
+    def put_document(self, document: Document) -> None:
         """See `shipper.destination.Destination`."""
         with self._open_client() as client:
-            self._put_document(client, key, document)
+            self._put_document(client, document.key, document.content)
+
+    def abandon(self, note: Path) -> None:
+        """See `shipper.destination.Destination`."""
 
     @contextlib.contextmanager
     def _open_client(self) -> Iterator[_Client]:

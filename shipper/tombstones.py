@@ -10,6 +10,7 @@ from agent.storage import durable_file
 from agent.storage.spool import EVICTED, Manifest, Spool, as_bytes
 from agent.storage.tombstone import read_tombstone
 from shipper.destination import Destination
+from shipper.document import Document
 from shipper.faults import BundleFault, Fault, spool_fault
 from shipper.object_key import tombstone_key
 from shipper.outcome import Outcome
@@ -54,12 +55,12 @@ class Tombstones:
 
     def _deliver(self, bundle_id: str, once: bool) -> Manifest:
         tombstone = self._read(bundle_id)
-        key, document = self._key(tombstone), as_bytes(tombstone)
-        (self._destination if once else self._patient).put_document(key, document)
+        document = Document("tombstone", bundle_id, self._key(tombstone), as_bytes(tombstone))
+        (self._destination if once else self._patient).put_document(document)
         return {
             "id": bundle_id,
-            "key": key,
-            "size": len(document),
+            "key": document.key,
+            "size": len(document.content),
             "destination": self._destination.description,
             "shipped_at": utc_now(),
             "shipper_version": __version__,

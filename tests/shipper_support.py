@@ -23,6 +23,7 @@ from shipper.config_schema import DirectoryDestination, RetryConfig, ShipperConf
 from shipper.delivery import Delivery, read_delivery
 from shipper.destination import Destination
 from shipper.directory_destination import DirectoryBucket
+from shipper.document import Document
 from shipper.faults import Fault
 from shipper.outcome import Outcome
 from shipper.shipper import Shipper
@@ -126,12 +127,15 @@ class FaultyDestination:
             raise fault
         self._directory.deliver(delivery)
 
-    def put_document(self, key: str, document: bytes) -> None:
-        self.seen.append(key)
+    def put_document(self, document: Document) -> None:
+        self.seen.append(document.key)
         fault = self._faults.pop(0) if self._faults else None
         if fault is not None:
             raise fault
-        self._directory.put_document(key, document)
+        self._directory.put_document(document)
+
+    def abandon(self, note: Path) -> None:
+        self._directory.abandon(note)
 
 
 class ScriptedStore:

@@ -183,6 +183,10 @@ class Section:
         entry = self._entry(name) or Entry(self._line(name), {})
         return self._open(entry, dotted(self.key, name))
 
+    def key_names(self) -> tuple[str, ...]:
+        """The keys in the file, in its order: for a mapping whose keys are the user's own."""
+        return tuple(self._entries)
+
     def sections(self, name: str) -> dict[str, Section]:
         """The mappings below ``name``, by their names."""
         parent = self.section(name)

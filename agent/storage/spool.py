@@ -29,6 +29,7 @@ from agent.storage.ulid import is_ulid, ulid_time_ms
 ARCHIVE = ".tar.zst"
 DONE = ".done"
 SHIPPED = ".shipped"
+UPLOADING = ".uploading"
 QUARANTINED = ".quarantined"
 EVICTED = ".evicted"
 EVICTED_SHIPPED = ".evicted-shipped"

@@ -8,7 +8,15 @@ from hypothesis import strategies as st
 
 from shipper import config_schema
 from shipper.config_loader import ConfigError, LoadedShipperConfig, load_config
-from shipper.config_schema import DirectoryDestination, RetryConfig, S3Destination, ShipperConfig
+from shipper.config_schema import (
+    DirectoryDestination,
+    LimitsConfig,
+    MetricsConfig,
+    RelayDestination,
+    RetryConfig,
+    S3Destination,
+    ShipperConfig,
+)
 
 ROOT = Path(__file__).parents[2]
 
@@ -39,6 +47,12 @@ def bucket(name: str) -> str:
     return S3.replace("bucket: evidence", f"bucket: {name}")
 
 
+RELAY = """\
+destination:
+  type: relay
+  host: relay.example.com
+"""
+
 # Text, line, key, words of the problem, words of the cure.
 WRONG = {
     "empty": ("", None, "", "is empty", "shipped example"),
@@ -47,7 +61,7 @@ WRONG = {
     ),
     "unknown destination": (
         DIRECTORY.replace("directory", "ftp", 1), 2, "destination.type",
-        '"ftp" is not a type', "one of directory, s3",
+        '"ftp" is not a type', "one of directory, s3, relay",
     ),
     "unknown destination with keys of S3": (
         S3.replace("s3", "minio", 1), 2, "destination.type", '"minio" is not', "one of directory",
@@ -69,7 +83,7 @@ WRONG = {
     ),
     "unknown key": (
         DIRECTORY + "nonsense: 1\n", 4, "nonsense", "not a key known here",
-        "one of spool, destination, prefix, scan_interval_sec, retry",
+        "one of spool, destination, inbox, prefix, scan_interval_sec",
     ),
     "key of the other destination": (
         DIRECTORY + "  bucket: evidence\n", 4, "destination.bucket", "not a key", "type, path",
@@ -127,6 +141,50 @@ WRONG = {
     "waits crossed": (
         DIRECTORY + "retry: {initial_wait_sec: 9, max_wait_sec: 8}\n", 4, "retry.max_wait_sec",
         "less than initial_wait_sec", "9 or more",
+    ),
+    "pauses crossed": (
+        DIRECTORY + "retry: {max_pause_sec: 4}\n", 4, "retry.max_pause_sec",
+        "less than initial_pause_sec", "5 or more",
+    ),
+    "inbox in the spool": (
+        DIRECTORY + "inbox: /var/log/aod/inbox\n", 4, "inbox", "lie in each other", "of its own",
+    ),
+    "spool in the inbox": (
+        DIRECTORY + "inbox: /var/log\n", 4, "inbox", "lie in each other", "of its own",
+    ),
+    "no concurrency": (
+        DIRECTORY + "limits: {concurrency: 0}\n", 4, "limits.concurrency", "small", "from 1",
+    ),
+    "metrics port": (
+        DIRECTORY + "metrics: {port: 70000}\n", 4, "metrics.port", "large", "65_535",
+    ),
+    "encryption": (S3 + "  encryption: rot13\n", 5, "destination.encryption", "rot13", "aws:kms"),
+    "key without encryption": (
+        S3 + "  kms_key_id: alias/aod\n", 5, "destination.kms_key_id", "aws:kms alone", "aws:kms",
+    ),
+    "tag with a number": (
+        S3 + "  tags: {team: 7}\n", 5, "destination.tags.team", "number", "letters",
+    ),
+    "tag with a strange name": (
+        S3 + "  tags: {'te?m': a}\n", 5, "destination.tags.te?m", "no name for a tag", "1 to 128",
+    ),
+    "too many tags": (
+        S3 + f"  tags: {{{', '.join(f't{number}: x' for number in range(11))}}}\n", 5,
+        "destination.tags", "11 tags", "10 on an object",
+    ),
+    "relay without a host": (
+        "destination: {type: relay}\n", 1, "destination.host", "missing", "name or address",
+    ),
+    "relay that is an option": (
+        RELAY.replace("relay.example.com", "-oProxyCommand=x"), 3, "destination.host",
+        "cannot be used", "name or address",
+    ),
+    "relay's user": (
+        RELAY + "  user: root;id\n", 4, "destination.user", "cannot be used", "aod-relay",
+    ),
+    "relay with a relay to fall back on": (
+        RELAY + "  fallback: {type: relay}\n", 4, "destination.fallback.type", "not a type",
+        "one of directory, s3",
     ),
     "interval": (
         DIRECTORY + "scan_interval_sec: often\n", 4, "scan_interval_sec", "is text", "from 0.1",
@@ -205,15 +263,18 @@ def test_the_shipped_file_loads_without_warnings():
     )
 
 
-def test_the_shipped_s3_block_loads_and_shows_every_key_but_the_credentials(tmp_path):
+@pytest.mark.parametrize("kind", [S3Destination, RelayDestination])
+def test_the_shipped_blocks_load_and_show_every_key_but_the_credentials(tmp_path, kind):
     lines = (ROOT / "config" / "shipper.yaml").read_text(encoding="utf-8").splitlines()
-    start = lines.index("# destination:")
-    text = "\n".join(line.removeprefix("#").removeprefix(" ") for line in lines[start:])
+    starts = [number for number, line in enumerate(lines) if line == "# destination:"]
+    start = starts[(S3Destination, RelayDestination).index(kind)]
+    block = lines[start : lines.index("", start)]
+    text = "\n".join(line.removeprefix("#").removeprefix(" ") for line in block)
     loaded = load(tmp_path, text + "\n")
     assert loaded.warnings == ()
-    assert isinstance(loaded.config.destination, S3Destination)
+    assert isinstance(loaded.config.destination, kind)
     assert set(yaml.safe_load(text)["destination"]) - {"type"} == {
-        field.name for field in dataclasses.fields(S3Destination)
+        field.name for field in dataclasses.fields(kind)
     } - {"credentials_file"}
 
 
@@ -224,12 +285,21 @@ def test_every_key_reaches_its_field(tmp_path):
         "  ca_bundle: /etc/aod/ca.pem\n"
         "  credentials_file: /etc/aod/s3\n"
         "  addressing_style: virtual\n"
+        "  encryption: aws:kms\n"
+        "  kms_key_id: alias/aod\n"
+        "  tags: {team: storage, site: ''}\n"
         "  connect_timeout_sec: 1.5\n"
         "  read_timeout_sec: 2.5\n"
         "spool: /srv/spool\n"
         "prefix: fleet/site=berlin/\n"
+        "inbox: /srv/inbox\n"
         "scan_interval_sec: 0.5\n"
-        "retry: {attempts: 2, initial_wait_sec: 0.25, max_wait_sec: 4}\n",
+        "start_jitter_sec: 0\n"
+        "heartbeat_interval_sec: 60\n"
+        "retry: {attempts: 2, initial_wait_sec: 0.25, max_wait_sec: 4, initial_pause_sec: 1,\n"
+        "  max_pause_sec: 2}\n"
+        "limits: {concurrency: 8, bandwidth_mb_per_sec: 2.5}\n"
+        "metrics: {file: /srv/aod.prom, port: 9633}\n",
     )
     assert loaded.warnings == ()
     assert loaded.config == ShipperConfig(
@@ -241,12 +311,45 @@ def test_every_key_reaches_its_field(tmp_path):
             ca_bundle=Path("/etc/aod/ca.pem"),
             credentials_file=Path("/etc/aod/s3"),
             addressing_style="virtual",
+            encryption="aws:kms",
+            kms_key_id="alias/aod",
+            tags=(("team", "storage"), ("site", "")),
             connect_timeout_sec=1.5,
             read_timeout_sec=2.5,
         ),
         prefix="fleet/site=berlin",
+        inbox=Path("/srv/inbox"),
         scan_interval_sec=0.5,
-        retry=RetryConfig(2, 0.25, 4.0),
+        start_jitter_sec=0.0,
+        heartbeat_interval_sec=60.0,
+        retry=RetryConfig(2, 0.25, 4.0, 1.0, 2.0),
+        limits=LimitsConfig(8, 2.5),
+        metrics=MetricsConfig(Path("/srv/aod.prom"), 9633),
+    )
+
+
+def test_every_key_of_a_relay_reaches_its_field(tmp_path):
+    loaded = load(
+        tmp_path,
+        RELAY + "  port: 2222\n"
+        "  user: inbox\n"
+        "  identity_file: /etc/key\n"
+        "  known_hosts_file: /etc/hosts\n"
+        "  connect_timeout_sec: 3\n"
+        "  read_timeout_sec: 4\n"
+        "  fallback_after_sec: 5\n"
+        "  fallback: {type: s3, bucket: evidence}\n",
+    )
+    assert loaded.config.destination == RelayDestination(
+        host="relay.example.com",
+        identity_file=Path("/etc/key"),
+        known_hosts_file=Path("/etc/hosts"),
+        port=2222,
+        user="inbox",
+        connect_timeout_sec=3.0,
+        read_timeout_sec=4.0,
+        fallback=S3Destination("evidence"),
+        fallback_after_sec=5.0,
     )
 
 
