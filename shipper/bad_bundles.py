@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 from collections.abc import Set
+from dataclasses import replace
 
-from agent.storage.spool import Spool, SpooledBundle
+from agent.storage import durable_file
+from agent.storage.spool import QUARANTINED, Spool, SpooledBundle
+from shipper.faults import BundleFault
 from shipper.outcome import Outcome
+from shipper.shipper_state import utc_now
 
 # Inode, size and change time of a bundle's files.
 Stamp = tuple[int, ...]
@@ -16,36 +21,49 @@ _log = logging.getLogger("aod-shipper")
 
 
 class BadBundles:
-    """Verdicts on bundles by id, each valid while the files have the stamp it was made for.
+    """Verdicts on bundles, each valid while the files have the stamp it was made for.
 
-    The mark ``<id>.quarantined`` in the spool tells others; nothing is decided by it here, so a
-    bundle is read anew after a restart. A spool that takes no mark is no reason to stop shipping:
-    the mark is tried again at the next look. One thread.
+    The mark ``<id>.quarantined`` is the verdict, for others and after a restart: without it a
+    bundle is tried anew. A spool that takes no mark is no reason to stop shipping: then it is kept
+    in memory, and the mark tried again at the next look. Many threads, one for each bundle.
     """
 
     def __init__(self, spool: Spool) -> None:
         self._spool = spool
-        self._verdicts: dict[str, tuple[Stamp, Outcome]] = {}
-        self._unmarked: set[str] = set()
+        self._unmarked: dict[str, tuple[Stamp, Outcome]] = {}
 
     def add(self, stamp: Stamp, verdict: Outcome) -> None:
-        """Keep and mark the verdict; ``stamp`` was taken before the files were read."""
-        self._verdicts[verdict.bundle_id] = stamp, verdict
-        self._mark(stamp, verdict)
+        """Keep the verdict; ``stamp`` was taken before the files were read."""
+        if verdict.fault is None:
+            return
+        mark = {
+            "id": verdict.bundle_id,
+            "reason": verdict.fault.message,
+            "remedy": verdict.fault.remedy,
+            "since": utc_now(),
+            "stamp": list(stamp),
+        }
+        try:
+            self._spool.mark_quarantined(verdict.bundle_id, mark)
+            self._unmarked.pop(verdict.bundle_id, None)
+        except OSError as error:
+            if verdict.bundle_id not in self._unmarked:
+                _log.warning("%s cannot be marked as bad: %s", verdict.bundle_id, error)
+            self._unmarked[verdict.bundle_id] = stamp, verdict
 
-    def find(self, bundle_id: str, stamp: Stamp) -> Outcome | None:
+    def find(self, bundle: SpooledBundle, stamp: Stamp) -> Outcome | None:
         """What was found of these very files."""
-        known, verdict = self._verdicts.get(bundle_id, (None, None))
+        if bundle.quarantined:
+            return self._read(bundle, stamp)
+        known, verdict = self._unmarked.get(bundle.id, (None, None))
         if verdict is None or known != stamp:
             return None
-        if bundle_id in self._unmarked:
-            self._mark(stamp, verdict)
-        return verdict
+        self.add(stamp, verdict)
+        return replace(verdict, known=True)
 
     def clear(self, bundle_id: str) -> None:
         """The bundle turned out to be fine: nothing and nobody says otherwise any more."""
-        self._verdicts.pop(bundle_id, None)
-        self._unmarked.discard(bundle_id)
+        self._unmarked.pop(bundle_id, None)
         with contextlib.suppress(
             OSError
         ):  # of another user, or a sick disk: a receipt outweighs it
@@ -53,25 +71,18 @@ class BadBundles:
 
     def keep_only(self, bundle_ids: Set[str]) -> None:
         """Forget every other bundle, and take its mark away. Raises OSError."""
-        for bundle_id in (self._verdicts.keys() | self._spool.quarantined()) - bundle_ids:
+        for bundle_id in (self._unmarked.keys() | self._spool.quarantined()) - bundle_ids:
             self.clear(bundle_id)
 
-    def _mark(self, stamp: Stamp, verdict: Outcome) -> None:
-        if verdict.fault is None:
-            return
-        mark = {
-            "id": verdict.bundle_id,
-            "reason": verdict.fault.message,
-            "remedy": verdict.fault.remedy,
-            "stamp": list(stamp),
-        }
+    def _read(self, bundle: SpooledBundle, stamp: Stamp) -> Outcome | None:
         try:
-            self._spool.mark_quarantined(verdict.bundle_id, mark)
-            self._unmarked.discard(verdict.bundle_id)
-        except OSError as error:
-            if verdict.bundle_id not in self._unmarked:
-                _log.warning("%s cannot be marked as bad: %s", verdict.bundle_id, error)
-            self._unmarked.add(verdict.bundle_id)
+            mark = json.loads(durable_file.read_plain(self._spool.path(bundle.id, QUARANTINED)))
+            if mark["stamp"] != list(stamp):
+                return None
+            fault = BundleFault(str(mark["reason"]), str(mark["remedy"]))
+        except (OSError, ValueError, LookupError, TypeError, RecursionError):
+            return None  # gone meanwhile, or none of ours: the bundle itself tells
+        return Outcome(bundle.id, bundle.size, fault=fault, known=True)
 
 
 def stamp_of(bundle: SpooledBundle) -> Stamp:

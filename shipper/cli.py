@@ -102,14 +102,14 @@ def build_parser() -> argparse.ArgumentParser:
 
 def ship_once(config: ShipperConfig, options: argparse.Namespace) -> int:
     """``aod-shipper once``."""
-    from shipper.spool_lock import SpoolLock
+    from shipper.spool_lock import ShippingLock
 
     def show(outcome: Outcome) -> None:
         if outcome.key and not outcome.fault and not options.json:
             print(f"shipped {outcome.title} ({outcome.size} bytes) {outcome.key}", flush=True)
 
     stop = _stop_on_signals()
-    with SpoolLock(Spool(config.spool).batches):
+    with ShippingLock(config):
         summary = _make_shipper(config, stop, show).ship_pending()
     if options.json:
         print(json.dumps(_summary_document(summary), indent=2))
@@ -126,12 +126,15 @@ def ship_once(config: ShipperConfig, options: argparse.Namespace) -> int:
 
 def run_shipper(config: ShipperConfig, options: argparse.Namespace) -> int:
     """``aod-shipper run``."""
-    from shipper.service import log_outcome, serve
+    from shipper.reporter import Reporter
+    from shipper.service import Service
+    from shipper.shipper_state import StateFile
 
     stop = _stop_on_signals()
-    shipper = _make_shipper(config, stop, log_outcome)
+    reporter = Reporter(StateFile(Spool(config.spool).batches))
+    shipper = _make_shipper(config, stop, reporter.deliver)
     _log.info("ships %s as configured in %s", config.spool, options.config)
-    serve(shipper, config, stop)
+    Service(shipper, config, stop, reporter).run()
     return EXIT_OK
 
 

@@ -18,8 +18,8 @@ class Destination(Protocol):
     def description(self) -> str:
         """The store in words, without secrets."""
 
-    def deliver(self, delivery: Delivery) -> None:
-        """Store the archive, then its manifest; on return both are durable.
+    def deliver(self, delivery: Delivery) -> str:
+        """Store the archive, then its manifest; on return both are durable. Where, in words.
 
         May be repeated: the same bytes go to the same keys. Raises BundleFault when the archive
         is not the promised one, HostFault when it cannot be read, NetworkFault when a later try

@@ -41,12 +41,13 @@ class DirectoryBucket:
         """The store in words."""
         return f"directory {self._root}"
 
-    def deliver(self, delivery: Delivery) -> None:
+    def deliver(self, delivery: Delivery) -> str:
         """See `shipper.destination.Destination`."""
         archive, manifest = map(PurePosixPath, (delivery.keys.archive, delivery.keys.manifest))
         with self._faults(), self._open_folder(archive.parent) as folder:
             _put_archive(folder / archive.name, delivery)
             _put_document(folder / manifest.name, delivery.manifest)
+        return self.description
 
     def put_document(self, document: Document) -> None:
         """See `shipper.destination.Destination`."""

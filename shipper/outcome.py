@@ -14,7 +14,8 @@ class Outcome:
     ``fault`` in the way.
 
     With both, it is in the store but the spool takes no receipt; with neither, it was evicted
-    before its turn came.
+    before its turn came. ``host`` is that of the inbox it lay
+    in; ``known``: the verdict of an earlier look, nothing was tried.
     """
 
     bundle_id: str
@@ -22,18 +23,22 @@ class Outcome:
     key: str | None = None
     fault: Fault | None = None
     tombstone: bool = False
+    host: str | None = None
+    known: bool = False
 
     @property
     def title(self) -> str:
         """What it is about, in words."""
-        return f"the tombstone of {self.bundle_id}" if self.tombstone else self.bundle_id
+        name = f"{self.bundle_id} of {self.host}" if self.host else self.bundle_id
+        return f"the tombstone of {name}" if self.tombstone else name
 
 
 @dataclass(frozen=True)
 class Summary:
     """One round: what was shipped, what was passed over while others went, and the fault of all.
 
-    ``left`` counts the bundles that are still pending, those passed over among them;
+    ``blocked``: nothing at all goes as long as that fault lasts. ``left`` counts the
+    bundles that are still pending, those passed over among them;
     ``tombstones`` are shipped ones, and ``tombstones_left`` wait.
     """
 
@@ -41,6 +46,7 @@ class Summary:
     tombstones: tuple[Outcome, ...] = ()
     passed_over: tuple[Outcome, ...] = ()
     fault: Fault | None = None
+    blocked: bool = False
     left: int = 0
     tombstones_left: int = 0
 

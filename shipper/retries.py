@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_random_exponential
 
 from agent.service.stop_signal import StopSignal
@@ -17,7 +15,7 @@ from shipper.faults import NetworkFault
 class PatientDelivery:
     """Delivers to ``destination``, with growing random pauses between attempts; ``stop`` ends them.
 
-    Raises what the last attempt raised. One thread.
+    Raises what the last attempt raised. Many threads at once.
     """
 
     def __init__(self, destination: Destination, config: RetryConfig, stop: StopSignal) -> None:
@@ -33,17 +31,14 @@ class PatientDelivery:
             reraise=True,
         )
 
-    def deliver(self, delivery: Delivery) -> int:
-        """Deliver in as many attempts as configured; how many it took."""
-        return self._attempt(lambda: self._destination.deliver(delivery))
+    def deliver(self, delivery: Delivery) -> tuple[str, int]:
+        """Deliver in as many attempts as configured: where it lies, and how many it took."""
+        where = self._retrying(self._destination.deliver, delivery)
+        return where, int(self._retrying.statistics["attempt_number"])
 
-    def put_document(self, document: Document) -> int:
+    def put_document(self, document: Document) -> None:
         """The same for a small JSON document."""
-        return self._attempt(lambda: self._destination.put_document(document))
-
-    def _attempt(self, store: Callable[[], None]) -> int:
-        self._retrying(store)
-        return int(self._retrying.statistics["attempt_number"])
+        self._retrying(self._destination.put_document, document)
 
     def _gives_up(self, state: RetryCallState) -> bool:
         return self._stop.is_set() or state.attempt_number >= self._attempts

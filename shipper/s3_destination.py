@@ -66,11 +66,12 @@ class S3Bucket:
         address = urlsplit(self._config.endpoint_url).netloc.rpartition("@")[2]
         return f"s3://{self._config.bucket} at {address}"
 
-    def deliver(self, delivery: Delivery) -> None:
+    def deliver(self, delivery: Delivery) -> str:
         """See `shipper.destination.Destination`."""
         with self._open_client() as client:
             self._put_archive(client, delivery)
             self._put_document(client, delivery.keys.manifest, delivery.manifest)
+        return self.description
 
     def put_document(self, document: Document) -> None:
         """See `shipper.destination.Destination`."""

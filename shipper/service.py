@@ -3,65 +3,89 @@
 from __future__ import annotations
 
 import contextlib
-import logging
+import time
 
 from agent.service.sd_notify import notify
 from agent.service.stop_signal import StopSignal
-from agent.storage.spool import Spool
 from shipper.config_schema import ShipperConfig
-from shipper.outcome import Outcome, Summary
+from shipper.outcome import Summary
+from shipper.pause import Pauses, full_jitter
+from shipper.reporter import Reporter
 from shipper.shipper import Shipper
-from shipper.shipper_state import FaultNote, StateFile
-from shipper.spool_lock import SpoolLock
-from shipper.spool_watch import SpoolWatch
+from shipper.sources import find_sources
+from shipper.spool_lock import ShippingLock
+from shipper.spool_watch import Place, SpoolWatch, Wake
 
-_log = logging.getLogger("aod-shipper")
+# New bundles are let into a round that is under way so often at most.
+LOOK_SEC = 1.0
 
 
-def serve(shipper: Shipper, config: ShipperConfig, stop: StopSignal) -> None:
-    """Ship until ``stop``: at once what appears, every ``scan_interval_sec`` what stayed behind.
+class Service:
+    """Ships until ``stop``: at once what appears, and what stayed behind after pauses that grow.
 
-    Only this writes the state file: a file of root, who runs ``once``, could not be replaced.
-    Raises HostFault when another shipper has the spool.
+    While nothing goes at all, new bundles do not end a pause; `aod-shipper retry` does. One
+    thread.
     """
-    batches = Spool(config.spool).batches
-    state, watch = StateFile(batches), SpoolWatch(batches, stop.fd)
-    known: list[FaultNote] = []
-    with SpoolLock(batches) as lock, contextlib.closing(watch):
-        notify("READY=1")
-        while not stop.is_set():
-            watch.arm()
-            lock.take()  # the directory may be another one than last time
-            summary = shipper.ship_pending()
-            known = _tell(summary, known, state)
-            watch.wait(config.scan_interval_sec)
-    notify("STOPPING=1")
 
+    def __init__(
+        self, shipper: Shipper, config: ShipperConfig, stop: StopSignal, reporter: Reporter
+    ) -> None:
+        self._shipper = shipper
+        self._config = config
+        self._stop = stop
+        self._reporter = reporter
+        self._watch = SpoolWatch(stop.fd)
+        self._pauses = Pauses(config.retry.initial_pause_sec, config.retry.max_pause_sec)
+        self._looked = 0.0
 
-def log_outcome(outcome: Outcome) -> None:
-    """One line for all that is delivered; what stays is told once a round is over."""
-    if outcome.key is not None and outcome.fault is None:
-        _log.info("shipped %s (%d bytes) %s", outcome.title, outcome.size, outcome.key)
+    def run(self) -> None:
+        """Returns after ``stop``. Raises HostFault when another shipper has the spool."""
+        with ShippingLock(self._config) as lock, contextlib.closing(self._watch):
+            notify("READY=1")
+            self._watch.arm(self._places())
+            self._watch.wait(full_jitter(self._config.start_jitter_sec), heed_news=False)
+            while not self._stop.is_set():
+                self._arm()
+                lock.take()  # the directory may be another one than last time
+                self._reporter.begin()
+                summary = self._shipper.ship_pending(self._news)
+                self._rest(summary)
+        notify("STOPPING=1")
 
+    def _rest(self, summary: Summary) -> None:
+        if summary.shipped or summary.tombstones or summary.complete:
+            self._pauses.reset()
+        rest_sec = self._config.scan_interval_sec
+        if not summary.complete:
+            rest_sec = min(rest_sec, self._pauses.next_sec())
+        self._reporter.end(summary, rest_sec)
+        deadline, wake = time.monotonic() + rest_sec, Wake.TIME
+        while wake is Wake.TIME and (left := deadline - time.monotonic()) > 0:
+            due = left if summary.blocked else min(left, self._reporter.due_sec())
+            wake = self._watch.wait(due, heed_news=not summary.blocked)
+            if wake is Wake.TIME and not summary.blocked:
+                self._reporter.tick()
 
-def _tell(summary: Summary, known: list[FaultNote], state: StateFile) -> list[FaultNote]:
-    """Tell manager, log and state file how it stands; the log only what is not ``known``."""
-    notify(f"STATUS={_in_words(summary)}")
-    notes = summary.notes()
-    for note in notes:
-        if not any(note.says_the_same(old) for old in known):
-            _log.warning("%d pending: %s; remedy: %s", summary.left, note.text, note.remedy)
-    if known and not notes:
-        _log.info("nothing is in the way any more")
-    # A note that cannot be written must not stop the shipping; the fault itself is reported.
-    with contextlib.suppress(OSError):
-        state.write(notes)
-    return notes
+    def _news(self) -> bool:
+        """For the time between two deliveries."""
+        self._reporter.tick()
+        if time.monotonic() - self._looked < LOOK_SEC or not self._watch.take_news():
+            return False
+        self._arm()
+        return True
 
+    def _arm(self) -> None:
+        self._looked = time.monotonic()
+        self._watch.arm(self._places())
 
-def _in_words(summary: Summary) -> str:
-    if summary.fault is not None:
-        return f"{summary.left} pending; {summary.fault.message}; {summary.fault.remedy}"
-    if summary.passed_over:
-        return f"{len(summary.passed_over)} bundles stay in the spool"
-    return "everything is shipped"
+    def _places(self) -> list[Place]:
+        inbox = self._config.inbox
+        places = [] if inbox is None else [Place(inbox, subdirectories=True)]
+        with contextlib.suppress(OSError):  # then the clock wakes
+            for source in find_sources(self._config):
+                spool = source.spool
+                missing = not spool.batches.is_dir()
+                places.append(
+                    Place(spool.root, subdirectories=True) if missing else Place(spool.batches)
+                )
+        return places

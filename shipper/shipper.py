@@ -1,41 +1,32 @@
-"""Spool to store: every finished bundle once, in the order in which they were made; tombstones."""
+"""Spools to store: every finished bundle once, the newest first; tombstones."""
 
 from __future__ import annotations
 
-import os
-import time
-from collections.abc import Callable, Set
-from dataclasses import dataclass
-from functools import partial
+import contextlib
+from collections.abc import Callable
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from pathlib import Path
 
-from agent import __version__
 from agent.service.stop_signal import StopSignal
-from agent.storage.spool import Manifest, Spool, SpooledBundle
-from shipper.bad_bundles import BadBundles, stamp_of
 from shipper.config_schema import ShipperConfig
-from shipper.delivery import Delivery, read_delivery
 from shipper.destination import Destination
-from shipper.faults import BundleFault, Fault, HostFault, spool_fault
+from shipper.fair_queue import Cargo, FairQueue
+from shipper.faults import Fault, HostFault, spool_fault
+from shipper.inbox_keeper import InboxKeeper
+from shipper.outbox import Outbox
 from shipper.outcome import Outcome, Summary
 from shipper.retries import PatientDelivery
-from shipper.shipper_state import utc_now
 from shipper.shipping_round import ShippingRound
-from shipper.tombstones import Tombstones
+from shipper.sources import find_sources
 
-
-@dataclass(frozen=True)
-class _Cargo:
-    """A bundle, or a tombstone, and how it is shipped: ``ship(once)``, in one attempt or more."""
-
-    id: str
-    ship: Callable[[bool], Outcome]
+# How long an interlude may be put off while one long delivery is under way.
+INTERLUDE_SEC = 30.0
 
 
 class Shipper:
-    """Ships a spool to a destination. One thread; ``stop`` may be set from anywhere.
+    """Ships spools to a destination. One thread calls it; ``stop`` may be set from anywhere.
 
-    Safe to kill at any point: a bundle is delivered when its receipt exists, and delivering it
-    twice writes the same bytes to the same keys. ``on_outcome`` hears of every bundle at once.
+    ``on_outcome`` hears of every delivery, and of every failure, at once.
     """
 
     def __init__(
@@ -45,107 +36,84 @@ class Shipper:
         stop: StopSignal,
         on_outcome: Callable[[Outcome], None] = lambda outcome: None,
     ) -> None:
-        self._spool = Spool(config.spool)
+        self._config = config
         self._destination = destination
         self._patient = PatientDelivery(destination, config.retry, stop)
-        self._prefix = config.prefix
         self._stop = stop
         self._on_outcome = on_outcome
-        self._tombstones = Tombstones(self._spool, destination, self._patient, config.prefix)
-        self._bad = BadBundles(self._spool)
-        self._last_failure: dict[str, float] = {}
-        self._unwritten_receipts: dict[str, Manifest] = {}
+        self._keeper = InboxKeeper()
+        self._outboxes: dict[Path, Outbox] = {}
 
-    def ship_pending(self) -> Summary:
-        """Ship what is pending, oldest first, then tombstones, until done, stopped, or a fault
-        concerns all.
+    def ship_pending(self, news: Callable[[], bool] = lambda: False) -> Summary:
+        """Ship what is pending until done, stopped, or a fault concerns all.
 
-        Raises nothing but programming errors: faults are in the summary.
+        ``news`` is called between deliveries, twice a minute at least; when it returns True,
+        there is something new, which then takes its turn. Raises nothing but programming errors:
+        faults are in the summary.
         """
+        this_round = ShippingRound()
+        with ThreadPoolExecutor(self._config.limits.concurrency, "deliver") as pool:
+            self._ship_all(pool, this_round, news)
+        summary = this_round.summary()
+        self._tidy(summary)
+        return summary
+
+    def _ship_all(
+        self, pool: ThreadPoolExecutor, this_round: ShippingRound, news: Callable[[], bool]
+    ) -> None:
+        queue, running = self._look(this_round, 0), dict[Future[Outcome], Cargo]()
+        while True:
+            while queue and this_round.may_begin(len(running), self._most_at_once):
+                once = this_round.in_doubt
+                cargo = queue.take_longest_unfailed(_last_failure) if once else queue.take()
+                this_round.begin(cargo)
+                running[pool.submit(cargo.ship, once)] = cargo
+            if not running:
+                return
+            for future in wait(running, INTERLUDE_SEC, FIRST_COMPLETED).done:
+                self._add(this_round, running.pop(future), future.result())
+            if news():
+                queue = self._look(this_round, queue.floor)
+
+    @property
+    def _most_at_once(self) -> int:
+        return 0 if self._stop.is_set() else self._config.limits.concurrency
+
+    def _add(self, this_round: ShippingRound, cargo: Cargo, outcome: Outcome) -> None:
+        this_round.add(cargo, outcome)
+        if not outcome.known:
+            self._on_outcome(outcome)
+
+    def _look(self, this_round: ShippingRound, floor: int) -> FairQueue:
+        """What waits now and was not begun in this round."""
+        waiting: list[Cargo] = []
         try:
-            pending = self._spool.pending()
-            ids = {bundle.id for bundle in pending}
-            tombstones = self._tombstones.undelivered(ids)
-            self._forget_all_but(ids, tombstones)
+            self._find_outboxes()
         except OSError as error:
-            return Summary(fault=spool_fault("cannot be listed", error))
-        waiting = [_Cargo(bundle.id, partial(self._ship, bundle)) for bundle in pending]
-        waiting += [_Cargo(one, partial(self._tombstones.ship, one)) for one in tombstones]
-        return self._ship_all(waiting, ShippingRound(len(pending), len(tombstones)))
+            this_round.hinder(spool_fault("cannot be listed", error))
+        for outbox in self._outboxes.values():
+            try:
+                waiting += outbox.waiting()
+            except HostFault as fault:  # of one source: the others go on
+                this_round.hinder(fault)
+        return FairQueue(this_round.not_begun(waiting), floor)
 
-    def _forget_all_but(self, pending: Set[str], tombstones: list[str]) -> None:
-        self._bad.keep_only(pending)
-        for bundle_id in self._last_failure.keys() - pending - set(tombstones):
-            del self._last_failure[bundle_id]
-        for bundle_id in self._unwritten_receipts.keys() - pending:
-            del self._unwritten_receipts[bundle_id]
-
-    def _ship_all(self, waiting: list[_Cargo], this_round: ShippingRound) -> Summary:
-        """In order. After a fault another one, tried once, shows whether it concerns all."""
-        while waiting and not this_round.over and not self._stop.is_set():
-            cargo, once = waiting[0], this_round.in_doubt
-            if once:
-                # Never the same again: many that are refused must not hide one that is not.
-                cargo = min(waiting, key=lambda one: self._last_failure.get(one.id, 0))
-            waiting.remove(cargo)
-            outcome = cargo.ship(once)
-            if outcome.fault is not None:
-                self._last_failure[cargo.id] = time.monotonic()
-            if outcome.tombstone:
-                self._on_outcome(outcome)
-            this_round.add(outcome)
-        return this_round.summary()
-
-    def _ship(self, bundle: SpooledBundle, once: bool) -> Outcome:
-        stamp = stamp_of(bundle)
-        verdict = self._bad.find(bundle.id, stamp)
-        if verdict is not None:
-            return verdict
-        outcome = self._try_to_ship(bundle, once)
-        if isinstance(outcome.fault, BundleFault):
-            self._bad.add(stamp, outcome)
-        elif outcome.key is not None:
-            self._bad.clear(bundle.id)
-        self._on_outcome(outcome)
-        return outcome
-
-    def _try_to_ship(self, bundle: SpooledBundle, once: bool) -> Outcome:
-        deliver = self._deliver_once if once else self._patient.deliver
-        try:
-            if bundle.id not in self._unwritten_receipts:
-                delivery = read_delivery(bundle, self._prefix)
-                receipt = self._receipt(delivery, deliver(delivery))
-                self._unwritten_receipts[bundle.id] = receipt
-        except (BundleFault, HostFault) as fault:
-            gone = not os.path.lexists(bundle.done)
-            return Outcome(bundle.id, bundle.size, fault=None if gone else fault)
-        except Fault as fault:
-            return Outcome(bundle.id, bundle.size, fault=fault)
-        return self._write_receipt(bundle)
-
-    def _deliver_once(self, delivery: Delivery) -> int:
-        self._destination.deliver(delivery)
-        return 1
-
-    def _receipt(self, delivery: Delivery, attempts: int) -> Manifest:
-        return {
-            "id": delivery.id,
-            "key": delivery.keys.archive,
-            "manifest_key": delivery.keys.manifest,
-            "sha256": delivery.sha256,
-            "size": delivery.size,
-            "destination": self._destination.description,
-            "shipped_at": utc_now(),
-            "attempts": attempts,
-            "shipper_version": __version__,
+    def _find_outboxes(self) -> None:
+        """Keep what is known of the sources that are still there. Raises OSError."""
+        self._outboxes = {
+            source.spool.root: self._outboxes.get(source.spool.root)
+            or Outbox(source, self._destination, self._patient, self._config.prefix)
+            for source in find_sources(self._config)
         }
 
-    def _write_receipt(self, bundle: SpooledBundle) -> Outcome:
-        """Kept until the spool takes it: the bundle itself need not go to the store again."""
-        receipt, fault = self._unwritten_receipts[bundle.id], None
-        try:
-            self._spool.write_receipt(bundle.id, receipt)
-            del self._unwritten_receipts[bundle.id]
-        except OSError as error:
-            fault = spool_fault("takes no receipt", error)
-        return Outcome(bundle.id, receipt["size"], receipt["key"], fault)
+    def _tidy(self, summary: Summary) -> None:
+        """What fails is tried again after another round: nobody waits for it."""
+        for outbox in self._outboxes.values():
+            with contextlib.suppress(Fault, OSError):
+                self._keeper.keep(outbox.source)
+                if summary.fault is None:
+                    outbox.abandon_uploads()
+
+
+def _last_failure(cargo: Cargo) -> float:
+    return cargo.outlet.last_failure(cargo.id)

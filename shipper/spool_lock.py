@@ -1,4 +1,4 @@
-"""One shipper per spool."""
+"""One shipper per spool, and per inbox."""
 
 from __future__ import annotations
 
@@ -8,25 +8,60 @@ import os
 from pathlib import Path
 
 from agent.storage.durable_file import TEMPORARY_SUFFIX
-from agent.storage.spool import EVICTED_SHIPPED, QUARANTINED, SHIPPED
+from agent.storage.spool import EVICTED_SHIPPED, QUARANTINED, SHIPPED, UPLOADING, Spool
+from shipper.config_schema import ShipperConfig
 from shipper.faults import HostFault
 from shipper.shipper_state import STATE_FILE
+from shipper.sources import find_sources
 
+_SUFFIXES = (SHIPPED, EVICTED_SHIPPED, QUARANTINED, UPLOADING)
 _LEFTOVERS = [
-    f".{name}.*{TEMPORARY_SUFFIX}"
-    for name in (f"*{SHIPPED}", f"*{EVICTED_SHIPPED}", f"*{QUARANTINED}", STATE_FILE)
+    f".{name}.*{TEMPORARY_SUFFIX}" for name in (*(f"*{suffix}" for suffix in _SUFFIXES), STATE_FILE)
 ]
 
 
+class ShippingLock:
+    """Holds everything that ``config`` ships, the spool and the inbox, against other shippers.
+
+    Entering, or `take`, raises HostFault while another one has a part of it. One thread.
+    """
+
+    def __init__(self, config: ShipperConfig) -> None:
+        self._config = config
+        self._locks = [SpoolLock(Spool(config.spool).batches, config.spool)]
+        if config.inbox is not None:
+            self._locks.append(SpoolLock(config.inbox))
+
+    def __enter__(self) -> ShippingLock:
+        with contextlib.ExitStack() as stack:
+            for lock in self._locks:
+                stack.enter_context(lock)
+            self._held = stack.pop_all()
+        with contextlib.suppress(OSError):  # an inbox that cannot be listed is told of later
+            for source in find_sources(self._config):
+                _clear_leftovers(source.spool.batches)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._held.close()
+
+    def take(self) -> None:
+        """Hold whatever directories have the names now."""
+        for lock in self._locks:
+            lock.take()
+
+
 class SpoolLock:
-    """Holds ``directory`` (the spool's ``batches``) against other shippers, until it is left.
+    """Holds ``directory`` (a spool's ``batches``, or an inbox) against other shippers, until left;
+    it is called ``title`` in messages.
 
     The lock is on the directory itself: there is no file that could belong to the wrong user.
     Entering, or `take`, raises HostFault while another shipper has it. One thread.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, title: Path | None = None) -> None:
         self._directory = directory
+        self._title = title or directory
         self._descriptor = -1
 
     def __enter__(self) -> SpoolLock:
@@ -53,7 +88,7 @@ class SpoolLock:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            fault = _refused(self._directory, descriptor, error)
+            fault = _refused(self._title, descriptor, error)
             self._release()
             raise fault from error
         _clear_leftovers(self._directory)
@@ -64,14 +99,14 @@ class SpoolLock:
             self._descriptor = -1
 
 
-def _refused(directory: Path, descriptor: int, error: OSError) -> HostFault:
+def _refused(title: Path, descriptor: int, error: OSError) -> HostFault:
     if isinstance(error, BlockingIOError):
         return HostFault(
-            f"{_holder(descriptor)} ships {directory.parent} already",
+            f"{_holder(descriptor)} ships {title} already",
             "let it finish, or stop it (the service: systemctl stop aod-shipper)",
         )
     return HostFault(
-        f"{directory} cannot be locked: {error.strerror}", "keep the spool on a local file system"
+        f"{title} cannot be locked: {error.strerror}", "keep the spool on a local file system"
     )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Set
 
 from agent import __version__
 from agent.storage import durable_file
-from agent.storage.spool import EVICTED, Manifest, Spool, as_bytes
+from agent.storage.spool import EVICTED, Manifest, as_bytes
 from agent.storage.tombstone import read_tombstone
 from shipper.destination import Destination
 from shipper.document import Document
@@ -16,21 +16,25 @@ from shipper.object_key import tombstone_key
 from shipper.outcome import Outcome
 from shipper.retries import PatientDelivery
 from shipper.shipper_state import utc_now
+from shipper.sources import Source
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 class Tombstones:
-    """Puts the spool's tombstones into the store, each under a key beside its bundle's. One thread.
+    """Puts the tombstones of ``source`` into the store, each under a key beside its bundle's.
+
+    `undelivered` is for one thread; different ones may be shipped in many.
 
     Safe to kill at any point: a tombstone never changes, so a second delivery writes the same
     bytes to the same key; it is in the store for good when its note ``.evicted-shipped`` exists.
     """
 
     def __init__(
-        self, spool: Spool, destination: Destination, patient: PatientDelivery, prefix: str
+        self, source: Source, destination: Destination, patient: PatientDelivery, prefix: str
     ) -> None:
-        self._spool = spool
+        self._spool = source.spool
+        self._host = source.host
         self._destination = destination
         self._patient = patient
         self._prefix = prefix
@@ -39,7 +43,8 @@ class Tombstones:
     def undelivered(self, pending: Set[str]) -> list[str]:
         """Ids, oldest first, without those that may still be delivered whole. Raises OSError."""
         ids = [one for one in self._spool.undelivered_tombstones() if one not in pending]
-        self._unwritten = {one: self._unwritten[one] for one in ids if one in self._unwritten}
+        for gone in self._unwritten.keys() - set(ids):
+            self._unwritten.pop(gone, None)
         return ids
 
     def ship(self, bundle_id: str, once: bool) -> Outcome:
@@ -82,7 +87,8 @@ class Tombstones:
     def _key(self, tombstone: Manifest) -> str:
         sha256 = tombstone["sha256"] or ""
         known = sha256 if _SHA256.fullmatch(sha256) else ""
-        host, anomaly = tombstone["host"] or "", tombstone["anomaly"] or ""
+        claimed, anomaly = tombstone["host"] or "", tombstone["anomaly"] or ""
+        host = claimed if self._host is None else self._host
         try:
             return tombstone_key(self._prefix, host, anomaly, tombstone["id"], known)
         except ValueError as error:
@@ -93,7 +99,7 @@ class Tombstones:
         receipt, fault = self._unwritten[bundle_id], None
         try:
             self._spool.note_tombstone_delivered(bundle_id, receipt)
-            del self._unwritten[bundle_id]
+            self._unwritten.pop(bundle_id, None)
         except OSError as error:
             fault = spool_fault("takes no note of a tombstone", error)
         return Outcome(bundle_id, receipt["size"], receipt["key"], fault, tombstone=True)

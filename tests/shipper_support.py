@@ -19,16 +19,19 @@ from agent.service.stop_signal import StopSignal
 from agent.storage import durable_file
 from agent.storage.spool import ARCHIVE, Spool, SpooledBundle
 from agent.storage.ulid import new_ulid
-from shipper.config_schema import DirectoryDestination, RetryConfig, ShipperConfig
+from shipper.config_schema import DirectoryDestination, LimitsConfig, RetryConfig, ShipperConfig
 from shipper.delivery import Delivery, read_delivery
 from shipper.destination import Destination
 from shipper.directory_destination import DirectoryBucket
 from shipper.document import Document
 from shipper.faults import Fault
 from shipper.outcome import Outcome
+from shipper.reporter import Reporter
+from shipper.service import Service
 from shipper.shipper import Shipper
+from shipper.shipper_state import StateFile
 
-QUICK = RetryConfig(attempts=3, initial_wait_sec=0.001, max_wait_sec=0.01)
+QUICK = RetryConfig(3, 0.001, 0.01, 0.001, 0.01)
 NOON = 1_767_268_800_000  # 2026-01-01 12:00 UTC in milliseconds
 DEADLINE_SEC = 60
 
@@ -73,10 +76,21 @@ def make_shipper(
     stop: StopSignal | None = None,
     on_outcome: Callable[[Outcome], None] = lambda outcome: None,
     retry: RetryConfig = QUICK,
+    concurrency: int = 1,
 ) -> Shipper:
+    """One delivery at a time unless told otherwise, so that tests know the order."""
     unused = DirectoryDestination(Path("/nonexistent"))
-    config = ShipperConfig(spool.root, unused, retry=retry)
+    config = ShipperConfig(spool.root, unused, retry=retry, limits=LimitsConfig(concurrency))
     return Shipper(config, destination, stop or StopSignal(), on_outcome)
+
+
+def serve(spool: Spool, destination: Destination, stop: StopSignal, **changes: Any) -> None:
+    """The service, until ``stop``; ``changes`` replace settings, which are quick ones."""
+    settings = {"scan_interval_sec": 0.01, "start_jitter_sec": 0, "retry": QUICK, **changes}
+    config = ShipperConfig(spool.root, DirectoryDestination(Path("/nonexistent")), **settings)
+    reporter = Reporter(StateFile(spool.batches))
+    shipper = Shipper(config, destination, stop, reporter.deliver)
+    Service(shipper, config, stop, reporter).run()
 
 
 def write_key(path: Path, *lines: str) -> Path:
@@ -120,12 +134,13 @@ class FaultyDestination:
         self._faults = list(faults)
         self.seen: list[str] = []
 
-    def deliver(self, delivery: Delivery) -> None:
+    def deliver(self, delivery: Delivery) -> str:
         self.seen.append(delivery.id)
         fault = self._faults.pop(0) if self._faults else None
         if fault is not None:
             raise fault
         self._directory.deliver(delivery)
+        return self.description
 
     def put_document(self, document: Document) -> None:
         self.seen.append(document.key)

@@ -23,7 +23,7 @@ from typing import Any
 from agent.storage import durable_file
 from agent.storage.history import HistoryFile
 from agent.storage.spool_counts import SpoolCounts, count
-from agent.storage.spool_listing import ids_by_suffix, plain_files
+from agent.storage.spool_listing import ids_by_suffix, is_plain_file, plain_files
 from agent.storage.ulid import is_ulid, ulid_time_ms
 
 ARCHIVE = ".tar.zst"
@@ -167,6 +167,19 @@ class Spool:
             for bundle_id in sorted(names.get(DONE, set()) & names.get(ARCHIVE, set()))
             if (bundle := self._bundle(bundle_id, *(bundle_id in ids for ids in flags)))
         ]
+
+    def bundle(self, bundle_id: str) -> SpooledBundle | None:
+        """A finished bundle as it is now; None when it is not finished, or gone."""
+        done, *flags = (
+            is_plain_file(self.path(bundle_id, suffix))
+            for suffix in (DONE, SHIPPED, QUARANTINED, EVICTED)
+        )
+        return self._bundle(bundle_id, *flags) if done else None
+
+    def pending_ids(self) -> set[str]:
+        """Ids of the finished bundles without a receipt, from the names alone."""
+        names = self._names()
+        return names.get(DONE, set()) & names.get(ARCHIVE, set()) - names.get(SHIPPED, set())
 
     def pending(self) -> list[SpooledBundle]:
         """Finished bundles without a receipt, oldest first."""

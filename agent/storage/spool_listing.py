@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -19,6 +20,14 @@ def plain_files(directory: Path) -> Iterator[str]:
             yield from (entry.name for entry in entries if entry.is_file(follow_symlinks=False))
     except FileNotFoundError:
         return
+
+
+def is_plain_file(path: Path) -> bool:
+    """Whether there is one; a link, a directory or a pipe is none. Raises OSError."""
+    try:
+        return stat.S_ISREG(path.lstat().st_mode)
+    except FileNotFoundError:
+        return False
 
 
 def ids_by_suffix(directory: Path) -> dict[str, set[str]]:

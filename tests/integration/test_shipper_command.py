@@ -34,7 +34,7 @@ def config(tmp_path, spool):
     path = tmp_path / "shipper.yaml"
     path.write_text(
         f"spool: {spool.root}\n"
-        "scan_interval_sec: 0.1\n"
+        "scan_interval_sec: 0.1\nstart_jitter_sec: 0\n"
         "destination:\n  type: directory\n"
         f"  path: {tmp_path / 'bucket'}\n"
     )
@@ -52,7 +52,7 @@ def s3_config(tmp_path, spool):
         path = tmp_path / "s3.yaml"
         path.write_text(
             f"spool: {spool.root}\n"
-            "scan_interval_sec: 0.1\n"
+            "scan_interval_sec: 0.1\nstart_jitter_sec: 0\n"
             "retry: {attempts: 2, initial_wait_sec: 0.01, max_wait_sec: 0.1}\n"
             "destination:\n  type: s3\n  bucket: evidence\n  region: us-east-1\n"
             f"  endpoint_url: {endpoint_url}\n  credentials_file: {key}\n"

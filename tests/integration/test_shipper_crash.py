@@ -14,10 +14,8 @@ import pytest
 from agent.service.stop_signal import StopSignal
 from agent.storage.spool import BATCHES_MODE, SHIPPED
 from agent.storage.tombstone import make_tombstone
-from shipper.config_schema import DirectoryDestination, ShipperConfig
 from shipper.directory_destination import DirectoryBucket
 from shipper.faults import DestinationFault, HostFault
-from shipper.service import serve
 from shipper.shipper_state import StateFile
 from tests.requirements import skip_or_fail
 from tests.shipper_support import (
@@ -29,6 +27,7 @@ from tests.shipper_support import (
     make_shipper,
     new_spool,
     run_shipper,
+    serve,
     shipper_command,
     wait_for,
     write_key,
@@ -262,13 +261,12 @@ def test_what_root_ran_by_hand_does_not_lock_the_service_out(shared_spool, tmp_p
     class RefusesTheLast(FaultyDestination):
         def deliver(self, delivery):
             stop.set()
-            super().deliver(delivery)
+            return super().deliver(delivery)
 
     def run():
         bucket = shared_spool.root.parent / "bucket"
         destination = RefusesTheLast(bucket, DestinationFault("denied", "allow it"))
-        config = ShipperConfig(shared_spool.root, DirectoryDestination(bucket))
-        serve(make_shipper(shared_spool, destination, stop), config, stop)
+        serve(shared_spool, destination, stop)
         assert [note.message for note in StateFile(shared_spool.batches).read()] == ["denied"]
 
     assert as_nobody([SPOOL_GROUP], run) == 0
@@ -316,7 +314,7 @@ def test_user_outside_the_group_is_told_so(shared_spool):
 
 @needs_root
 def test_unreadable_bundle_is_told_apart(shared_spool):
-    closed, good = add_bundle(shared_spool, time_ms=NOON), add_bundle(shared_spool)
+    good, closed = add_bundle(shared_spool, time_ms=NOON), add_bundle(shared_spool)
     closed.archive.chmod(0o600)
     bucket = shared_spool.root.parent / "bucket"
 
@@ -356,8 +354,8 @@ def tiny_bucket(tmp_path):
 
 @needs_root
 def test_full_disk_pauses_and_leaves_no_half_file(spool, tiny_bucket):
-    small = add_bundle(spool, os.urandom(10_000), NOON)
-    large = add_bundle(spool, os.urandom(500_000), NOON + 1)
+    small = add_bundle(spool, os.urandom(10_000), NOON + 1)
+    large = add_bundle(spool, os.urandom(500_000), NOON)
     summary = make_shipper(spool, DirectoryBucket(tiny_bucket)).ship_pending()
     assert [outcome.bundle_id for outcome in summary.shipped] == [small.id]
     assert isinstance(summary.fault, DestinationFault)

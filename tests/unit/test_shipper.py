@@ -1,8 +1,6 @@
-import gc
 import json
 import os
 import re
-import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -36,13 +34,13 @@ def corrupt(bundle):
     return bundle
 
 
-def test_everything_pending_goes_oldest_first(spool, root):
+def test_everything_pending_goes_newest_first(spool, root):
     young = add_bundle(spool, time_ms=NOON + 2)
     old = add_bundle(spool, time_ms=NOON)
     middle = add_bundle(spool, time_ms=NOON + 1)
     outcomes = []
     summary = make_shipper(spool, DirectoryBucket(root), on_outcome=outcomes.append).ship_pending()
-    assert [outcome.bundle_id for outcome in outcomes] == [old.id, middle.id, young.id]
+    assert [outcome.bundle_id for outcome in outcomes] == [young.id, middle.id, old.id]
     assert summary.shipped == tuple(outcomes)
     assert summary.complete
     assert spool.counts().delivered == 3
@@ -78,7 +76,7 @@ def test_network_fault_is_tried_again(spool, root):
 
 
 def test_network_that_stays_away_ends_the_round_and_loses_nothing(spool, root):
-    first, middle, last = (add_bundle(spool, time_ms=NOON + i) for i in range(3))
+    last, middle, first = (add_bundle(spool, time_ms=NOON + i) for i in range(3))
     destination = FaultyDestination(root, *[NetworkFault("lost", "wait")] * 4)
     shipper = make_shipper(spool, destination)
     summary = shipper.ship_pending()
@@ -94,8 +92,8 @@ def test_store_that_refuses_everything_is_asked_twice_a_round(spool, root):
     denied = DestinationFault("denied", "allow it")
     destination = FaultyDestination(root, None, denied, denied)
     summary = make_shipper(spool, destination).ship_pending()
-    assert destination.seen == [bundles[i].id for i in (0, 1, 2)]
-    assert [outcome.bundle_id for outcome in summary.shipped] == [bundles[0].id]
+    assert destination.seen == [bundles[i].id for i in (3, 2, 1)]
+    assert [outcome.bundle_id for outcome in summary.shipped] == [bundles[3].id]
     assert (summary.fault.remedy, summary.left, summary.passed_over) == ("allow it", 3, ())
 
 
@@ -108,7 +106,7 @@ class Picky(FaultyDestination):
         self.seen.append(delivery.id)
         if delivery.id in self.refused:
             raise DestinationFault("too large", "allow more")
-        self._directory.deliver(delivery)
+        return self._directory.deliver(delivery)
 
 
 @pytest.mark.parametrize("refused", [[0], [1], [5], [0, 2, 4]])
@@ -118,9 +116,9 @@ def test_bundle_that_the_store_refuses_does_not_hold_the_others_back(spool, root
     destination.refused = [bundles[i].id for i in refused]
     summary = make_shipper(spool, destination).ship_pending()
     assert (spool.counts().delivered, summary.left) == (6 - len(refused), len(refused))
-    if refused != [5]:  # the last one leaves nothing to tell whom it concerns
+    if 0 not in refused:  # the last one leaves nothing to tell whom it concerns
         assert summary.fault is None
-        assert [note.bundle for note in summary.notes()] == destination.refused
+        assert [note.bundle for note in summary.notes()] == destination.refused[::-1]
     assert summary.notes()[0].remedy == "allow more"
 
 
@@ -162,16 +160,38 @@ def test_bad_bundle_is_read_again_only_when_it_changes(spool, root):
     assert shipper.ship_pending().complete
 
 
-def test_verdict_on_a_bundle_goes_with_the_bundle(spool, root):
+def test_verdict_outlives_the_shipper_and_goes_with_its_mark(spool, root):
     bad = corrupt(add_bundle(spool))
-    shipper = make_shipper(spool, DirectoryBucket(root))
-    verdict = weakref.ref(shipper.ship_pending().passed_over[0])
-    gc.collect()
-    assert verdict() is not None
-    spool.remove(bad, {"id": bad.id})
+    destination = FaultyDestination(root)
+    for _ in range(2):
+        (verdict,) = make_shipper(spool, destination).ship_pending().passed_over
+        assert "sha256" in verdict.fault.message
+    assert len(destination.seen) == 1
+    spool.lift_quarantine(bad.id)
+    assert len(make_shipper(spool, destination).ship_pending().passed_over) == 1
+    assert len(destination.seen) == 2
+
+
+def test_verdict_that_cannot_be_marked_is_kept_in_memory(spool, root):
+    bad = corrupt(add_bundle(spool))
+    mark = spool.path(bad.id, ".quarantined")
+    mark.mkdir()
+    destination = FaultyDestination(root)
+    shipper = make_shipper(spool, destination)
+    assert [len(shipper.ship_pending().passed_over) for _ in range(2)] == [1, 1]
+    assert len(destination.seen) == 1
+    mark.rmdir()
     shipper.ship_pending()
-    gc.collect()
-    assert verdict() is None
+    assert mark.is_file()
+    assert len(destination.seen) == 1
+
+
+@pytest.mark.parametrize("mark", ["", "[]", '{"stamp": []}', '{"stamp": [1], "reason": "x"}'])
+def test_mark_that_makes_no_sense_is_none(spool, root, mark):
+    bundle = add_bundle(spool)
+    spool.path(bundle.id, ".quarantined").write_text(mark)
+    assert make_shipper(spool, DirectoryBucket(root)).ship_pending().complete
+    assert not spool.path(bundle.id, ".quarantined").exists()
 
 
 def test_bundle_that_the_host_could_not_read_is_tried_again(spool, root):
@@ -189,7 +209,7 @@ def test_evicted_bundle_is_no_fault(spool, root):
     class Evicting(FaultyDestination):
         def deliver(self, delivery):
             spool.remove(bundle, {"id": bundle.id})
-            super().deliver(delivery)
+            return super().deliver(delivery)
 
     summary = make_shipper(spool, Evicting(root)).ship_pending()
     assert summary.complete
@@ -216,7 +236,7 @@ def test_receipt_that_cannot_be_written_is_the_hosts_fault(spool, root):
 
 
 def test_bundle_without_its_receipt_is_not_delivered_again_and_holds_nothing_back(spool, root):
-    first, second = (add_bundle(spool, time_ms=NOON + i) for i in range(2))
+    second, first = (add_bundle(spool, time_ms=NOON + i) for i in range(2))
     spool.path(first.id, ".shipped").mkdir()
     destination = FaultyDestination(root, NetworkFault("lost"))
     shipper = make_shipper(spool, destination)
@@ -257,7 +277,7 @@ def test_stop_leaves_the_rest_pending(spool, root):
         spool, DirectoryBucket(root), stop=stop, on_outcome=lambda outcome: stop.set()
     )
     summary = shipper.ship_pending()
-    assert [outcome.bundle_id for outcome in summary.shipped] == [bundles[0].id]
+    assert [outcome.bundle_id for outcome in summary.shipped] == [bundles[2].id]
     assert summary.left == 2
 
 

@@ -1,15 +1,12 @@
 import logging
-from pathlib import Path
 
 import pytest
 
 from agent.service.stop_signal import StopSignal
-from shipper.config_schema import DirectoryDestination, ShipperConfig
 from shipper.faults import DestinationFault, HostFault
-from shipper.service import serve
 from shipper.shipper_state import STATE_FILE, StateFile
 from shipper.spool_lock import SpoolLock
-from tests.shipper_support import NOON, FaultyDestination, add_bundle, make_shipper, new_spool
+from tests.shipper_support import NOON, FaultyDestination, add_bundle, new_spool, serve
 
 DENIED = DestinationFault("denied", "allow it")
 
@@ -30,11 +27,10 @@ def serve_rounds(spool, tmp_path):
             def deliver(self, delivery):
                 if len(self.seen) + 1 == deliveries:
                     stop.set()
-                super().deliver(delivery)
+                return super().deliver(delivery)
 
         destination = Stops(tmp_path / "bucket", *faults)
-        config = ShipperConfig(spool.root, DirectoryDestination(Path("/x")), scan_interval_sec=0.01)
-        serve(make_shipper(spool, destination, stop), config, stop)
+        serve(spool, destination, stop)
         return destination
 
     return run
@@ -53,8 +49,8 @@ def test_fault_is_noted_while_it_lasts_and_logged_once(spool, serve_rounds, capl
 
 
 def test_note_names_the_bundle_that_others_passed(spool, serve_rounds):
-    refused = add_bundle(spool, time_ms=NOON)
-    add_bundle(spool, time_ms=NOON + 1)
+    refused = add_bundle(spool, time_ms=NOON + 1)
+    add_bundle(spool, time_ms=NOON)
     serve_rounds(2, DENIED)
     (note,) = StateFile(spool.batches).read()
     assert note.bundle == refused.id
@@ -82,7 +78,6 @@ def test_spool_that_came_back_in_other_hands_ends_the_service(spool, tmp_path, s
                 else:
                     spool.root.rename(tmp_path / "moved")
                     others.root.rename(spool.root)
-                super().deliver(delivery)
+                return super().deliver(delivery)
 
-        config = ShipperConfig(spool.root, DirectoryDestination(Path("/x")), scan_interval_sec=0.01)
-        serve(make_shipper(spool, Swaps(tmp_path / "bucket", DENIED), stop), config, stop)
+        serve(spool, Swaps(tmp_path / "bucket", DENIED), stop)

@@ -126,9 +126,9 @@ def test_refused_tombstone_holds_no_other_back(spool, root):
     keys = [evict(spool, add_bundle(spool, time_ms=NOON + number)) for number in range(3)]
     destination = FaultyDestination(root, DestinationFault("denied"))
     summary = make_shipper(spool, destination).ship_pending()
-    assert [outcome.key for outcome in summary.tombstones] == keys[1:]
+    assert [outcome.key for outcome in summary.tombstones] == keys[1::-1]
     assert summary.tombstones_left == 1
-    assert [note.bundle for note in summary.notes()] == [keys[0].rpartition("/")[2][:26]]
+    assert [note.bundle for note in summary.notes()] == [keys[2].rpartition("/")[2][:26]]
 
 
 def test_marker_that_became_the_tombstone_on_a_full_disk_is_told_too(spool, root, monkeypatch):
@@ -199,8 +199,9 @@ def test_bundle_that_arrived_all_the_same_is_not_told_as_lost(spool, root):
 
     class Evicting(FaultyDestination):
         def deliver(self, delivery):
-            super().deliver(delivery)
+            where = super().deliver(delivery)
             evict(spool, bundle)
+            return where
 
     shipper = make_shipper(spool, Evicting(root))
     for _ in range(2):
@@ -323,8 +324,8 @@ def test_network_fault_makes_no_mark(spool, root):
 
 def test_agent_and_shipper_agree_on_what_went(spool, root):
     """The agent's own cleaning, at the hard limit, with one bundle in quarantine."""
-    bad = corrupt(add_bundle(spool, time_ms=NOON + 9))
-    kept = add_bundle(spool, b"x" * 800, time_ms=NOON)
+    bad = corrupt(add_bundle(spool, time_ms=NOON))
+    kept = add_bundle(spool, b"x" * 800, time_ms=NOON + 9)
     shipper = make_shipper(spool, FaultyDestination(root, *[NetworkFault("lost")] * 3))
     shipper.ship_pending()
     assert spool.counts().quarantined == 1

@@ -149,7 +149,8 @@ class Service:
 
     def _shipper_config(self) -> str:
         return (
-            "spool: /var/log/aod\nprefix: lab\nscan_interval_sec: 5\ndestination:\n  type: s3\n"
+            "spool: /var/log/aod\nprefix: lab\nscan_interval_sec: 5\nstart_jitter_sec: 0\n"
+            "destination:\n  type: s3\n"
             f"  bucket: {self.bucket}\n  region: us-east-1\n  addressing_style: path\n"
             f"  endpoint_url: http://{HOST_ADDRESS}:{self._minio.port}\n"
         )
