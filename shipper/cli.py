@@ -129,12 +129,13 @@ def run_shipper(config: ShipperConfig, options: argparse.Namespace) -> int:
     from shipper.reporter import Reporter
     from shipper.service import Service
     from shipper.shipper_state import StateFile
+    from shipper.spool_watch import SpoolWatch
 
     stop = _stop_on_signals()
     reporter = Reporter(StateFile(Spool(config.spool).batches))
     shipper = _make_shipper(config, stop, reporter.deliver)
     _log.info("ships %s as configured in %s", config.spool, options.config)
-    Service(shipper, config, stop, reporter).run()
+    Service(shipper, config, stop, reporter, SpoolWatch(stop.fd)).run()
     return EXIT_OK
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import time
 
 from agent.service.sd_notify import notify
 from agent.service.stop_signal import StopSignal
@@ -28,15 +27,20 @@ class Service:
     """
 
     def __init__(
-        self, shipper: Shipper, config: ShipperConfig, stop: StopSignal, reporter: Reporter
+        self,
+        shipper: Shipper,
+        config: ShipperConfig,
+        stop: StopSignal,
+        reporter: Reporter,
+        watch: SpoolWatch,
     ) -> None:
         self._shipper = shipper
         self._config = config
         self._stop = stop
         self._reporter = reporter
-        self._watch = SpoolWatch(stop.fd)
+        self._watch = watch
         self._pauses = Pauses(config.retry.initial_pause_sec, config.retry.max_pause_sec)
-        self._looked = 0.0
+        self._looked = -LOOK_SEC
 
     def run(self) -> None:
         """Returns after ``stop``. Raises HostFault when another shipper has the spool."""
@@ -59,8 +63,8 @@ class Service:
         if not summary.complete:
             rest_sec = min(rest_sec, self._pauses.next_sec())
         self._reporter.end(summary, rest_sec)
-        deadline, wake = time.monotonic() + rest_sec, Wake.TIME
-        while wake is Wake.TIME and (left := deadline - time.monotonic()) > 0:
+        deadline, wake = self._watch.now() + rest_sec, Wake.TIME
+        while wake is Wake.TIME and (left := deadline - self._watch.now()) > 0:
             due = left if summary.blocked else min(left, self._reporter.due_sec())
             wake = self._watch.wait(due, heed_news=not summary.blocked)
             if wake is Wake.TIME and not summary.blocked:
@@ -69,13 +73,13 @@ class Service:
     def _news(self) -> bool:
         """For the time between two deliveries."""
         self._reporter.tick()
-        if time.monotonic() - self._looked < LOOK_SEC or not self._watch.take_news():
+        if self._watch.now() - self._looked < LOOK_SEC or not self._watch.take_news():
             return False
         self._arm()
         return True
 
     def _arm(self) -> None:
-        self._looked = time.monotonic()
+        self._looked = self._watch.now()
         self._watch.arm(self._places())
 
     def _places(self) -> list[Place]:

@@ -75,6 +75,11 @@ class SpoolWatch:
         self._places: dict[int, Place] = {}
         self._news = self._retry = False
 
+    @staticmethod
+    def now() -> float:
+        """The steady seconds that `wait` goes by."""
+        return time.monotonic()
+
     def close(self) -> None:
         """Give the descriptor back."""
         if self._inotify >= 0:
@@ -115,7 +120,7 @@ class SpoolWatch:
         poll.register(self._stop_fd, select.POLLIN)
         if self._inotify >= 0:
             poll.register(self._inotify, select.POLLIN)
-        deadline = time.monotonic() + timeout_sec
+        deadline = self.now() + timeout_sec
         while True:
             if self._retry:
                 self._retry = False
@@ -123,7 +128,7 @@ class SpoolWatch:
             if self._news and heed_news:
                 self._news = False
                 return Wake.NEWS
-            left = deadline - time.monotonic()
+            left = deadline - self.now()
             ready = {descriptor for descriptor, _ in poll.poll(max(0.0, left) * 1000)}
             if self._stop_fd in ready:
                 return Wake.STOP

@@ -10,14 +10,14 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 from agent.service.stop_signal import StopSignal
 from agent.storage import durable_file
-from agent.storage.spool import ARCHIVE, Spool, SpooledBundle
+from agent.storage.spool import ARCHIVE, DONE, Spool, SpooledBundle, as_bytes
 from agent.storage.ulid import new_ulid
 from shipper.config_schema import DirectoryDestination, LimitsConfig, RetryConfig, ShipperConfig
 from shipper.delivery import Delivery, read_delivery
@@ -30,6 +30,7 @@ from shipper.reporter import Reporter
 from shipper.service import Service
 from shipper.shipper import Shipper
 from shipper.shipper_state import StateFile
+from shipper.spool_watch import SpoolWatch
 
 QUICK = RetryConfig(3, 0.001, 0.01, 0.001, 0.01)
 NOON = 1_767_268_800_000  # 2026-01-01 12:00 UTC in milliseconds
@@ -66,6 +67,24 @@ def add_bundle(
     return spool.publish(bundle_id, temporary, {**manifest, **changes})
 
 
+def put_in_spool(spool: Spool, numbers: Iterable[int], content: bytes = b"evidence") -> None:
+    """Many finished bundles, one a second from `NOON` on, without the syncs of `add_bundle`."""
+    archive = {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    for number in numbers:
+        bundle_id = new_ulid(NOON + 1000 * number)
+        final = spool.path(bundle_id, ARCHIVE)
+        final.write_bytes(content)
+        manifest = {"id": bundle_id, "host": "filer-1", "anomaly": "slow_reads"}
+        document = {**manifest, "archive": {"file": final.name, **archive}}
+        spool.path(bundle_id, DONE).write_bytes(as_bytes(document))
+
+
+def read_whole(delivery: Delivery) -> bytes:
+    """What a store gets; raises BundleFault when it is not what was promised."""
+    with delivery.open_archive() as archive:
+        return archive.read()
+
+
 def delivery_of(bundle: SpooledBundle, prefix: str = "") -> Delivery:
     return read_delivery(bundle, prefix)
 
@@ -90,7 +109,7 @@ def serve(spool: Spool, destination: Destination, stop: StopSignal, **changes: A
     config = ShipperConfig(spool.root, DirectoryDestination(Path("/nonexistent")), **settings)
     reporter = Reporter(StateFile(spool.batches))
     shipper = Shipper(config, destination, stop, reporter.deliver)
-    Service(shipper, config, stop, reporter).run()
+    Service(shipper, config, stop, reporter, SpoolWatch(stop.fd)).run()
 
 
 def write_key(path: Path, *lines: str) -> Path:

@@ -1,11 +1,13 @@
 import json
 import os
 import re
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from agent.service.stop_signal import StopSignal
+from agent.storage.spool import UPLOADING
 from shipper.config_schema import RetryConfig
 from shipper.directory_destination import DirectoryBucket
 from shipper.faults import BundleFault, DestinationFault, HostFault, NetworkFault
@@ -294,3 +296,79 @@ def test_stop_ends_the_pause_between_attempts_and_the_attempts(spool, root):
         summary = summary.result(timeout=60)
     assert len(destination.seen) == 1
     assert (summary.left, summary.fault.message) == (1, "lost")
+
+
+class Together(FaultyDestination):
+    """From the second bundle on, ``parties`` have to be under way at once."""
+
+    def __init__(self, root, parties):
+        super().__init__(root)
+        self._barrier = threading.Barrier(parties)
+
+    def deliver(self, delivery):
+        self.seen.append(delivery.id)
+        if len(self.seen) > 1:
+            self._barrier.wait(timeout=60)
+        return self._directory.deliver(delivery)
+
+
+def test_bundles_go_side_by_side_once_the_store_works(spool, root):
+    bundles = [add_bundle(spool, time_ms=NOON + number) for number in range(9)]
+    summary = make_shipper(spool, Together(root, 4), concurrency=4).ship_pending()
+    assert summary.complete
+    assert summary.shipped[0].bundle_id == bundles[-1].id, "alone, and the newest"
+    assert spool.counts().delivered == 9
+
+
+def test_outage_costs_the_attempts_of_two_bundles_however_many_may_go_at_once(spool, root):
+    for number in range(20):
+        add_bundle(spool, time_ms=NOON + number)
+    destination = FaultyDestination(root, *[NetworkFault("lost")] * 100)
+    summary = make_shipper(spool, destination, concurrency=8).ship_pending()
+    assert (summary.left, summary.blocked, len(destination.seen)) == (20, True, 4)
+
+
+def test_store_that_dies_under_many_deliveries_pauses_all_and_counts_them_right(spool, root):
+    bundles = [add_bundle(spool, time_ms=NOON + number) for number in range(20)]
+
+    class Dies(Together):
+        alive = True
+
+        def deliver(self, delivery):
+            self.seen.append(delivery.id)
+            if not self.alive or len(self.seen) > 5:
+                self.alive = False
+                raise NetworkFault("connection refused")
+            return self._directory.deliver(delivery)
+
+    destination = Dies(root, 4)
+    summary = make_shipper(spool, destination, concurrency=4).ship_pending()
+    assert summary.blocked
+    assert summary.left == 20 - len(summary.shipped)
+    assert len(summary.shipped) == spool.counts().delivered == 5
+    assert set(destination.seen) < {bundle.id for bundle in bundles}, "not all were tried"
+
+
+def test_note_of_an_upload_is_abandoned_once_its_bundle_is_gone(spool, root):
+    bundle = add_bundle(spool)
+    note = spool.path(bundle.id, UPLOADING)
+    note.write_bytes(b"{}")
+
+    class Abandons(FaultyDestination):
+        abandoned = ()
+
+        def abandon(self, note):
+            self.abandoned += (note,)
+            if len(self.abandoned) == 1:
+                raise NetworkFault("lost")
+
+    destination = Abandons(root, *[NetworkFault("lost")] * 3)
+    shipper = make_shipper(spool, destination)
+    shipper.ship_pending()
+    assert destination.abandoned == (), "the bundle is still there"
+    spool.remove(bundle, {"id": bundle.id})
+    shipper.ship_pending()
+    assert note.exists(), "what failed is tried again"
+    shipper.ship_pending()
+    assert destination.abandoned == (note, note)
+    assert not note.exists()

@@ -1,12 +1,29 @@
 import logging
+import threading
 
 import pytest
 
 from agent.service.stop_signal import StopSignal
-from shipper.faults import DestinationFault, HostFault
+from agent.storage.durable_file import publish_bytes
+from shipper.config_schema import DirectoryDestination, LimitsConfig, RetryConfig, ShipperConfig
+from shipper.directory_destination import DirectoryBucket
+from shipper.faults import DestinationFault, HostFault, NetworkFault
+from shipper.reporter import Reporter
+from shipper.service import Service
+from shipper.shipper import Shipper
 from shipper.shipper_state import STATE_FILE, StateFile
 from shipper.spool_lock import SpoolLock
-from tests.shipper_support import NOON, FaultyDestination, add_bundle, new_spool, serve
+from shipper.spool_watch import RETRY_FILE, Wake
+from tests.shipper_support import (
+    NOON,
+    FaultyDestination,
+    add_bundle,
+    new_spool,
+    put_in_spool,
+    read_whole,
+    serve,
+    wait_for,
+)
 
 DENIED = DestinationFault("denied", "allow it")
 
@@ -81,3 +98,113 @@ def test_spool_that_came_back_in_other_hands_ends_the_service(spool, tmp_path, s
                 return super().deliver(delivery)
 
         serve(spool, Swaps(tmp_path / "bucket", DENIED), stop)
+
+
+def test_nothing_new_ends_a_pause_but_somebody_who_wants_a_retry_does(spool, tmp_path):
+    """The pauses are hours long: only the retry explains that the bundles arrive."""
+    stop = StopSignal()
+    destination = FaultyDestination(tmp_path / "bucket", DENIED, DENIED)
+    add_bundle(spool)
+    add_bundle(spool)
+    hours = RetryConfig(1, 0, 0, initial_pause_sec=1e9, max_pause_sec=1e9)
+    service = threading.Thread(
+        target=serve,
+        args=(spool, destination, stop),
+        kwargs={"retry": hours, "scan_interval_sec": 1e6},
+    )
+    service.start()
+    try:
+        wait_for(lambda: StateFile(spool.batches).read(), "the pause")
+        late = add_bundle(spool)
+        assert len(destination.seen) == 2
+        publish_bytes(spool.batches / RETRY_FILE, b"")
+        wait_for(lambda: spool.counts().delivered == 3, "the delivery of all")
+        assert destination.seen[2] == late.id, "the newest first"
+    finally:
+        stop.set()
+        service.join()
+
+
+def test_stop_lets_what_is_under_way_arrive_and_begins_nothing(spool, tmp_path):
+    bundles = [add_bundle(spool, time_ms=NOON + number) for number in range(10)]
+    stop, under_way = StopSignal(), threading.Barrier(4)
+
+    class Slow(FaultyDestination):
+        def deliver(self, delivery):
+            if delivery.id != bundles[-1].id:  # the first one goes alone
+                under_way.wait(timeout=60)
+                stop.set()
+            return super().deliver(delivery)
+
+    serve(spool, Slow(tmp_path / "bucket"), stop, limits=LimitsConfig(4))
+    assert spool.counts().delivered == 5
+
+
+class SimulatedTime:
+    """A clock, and a watch and a stop signal whose waits take no time but the clock's."""
+
+    def __init__(self):
+        self.time = 0.0
+        self.stop = StopSignal()
+        self.stop.wait = self._pass
+        self.on_wait = lambda: None
+
+    def now(self):
+        return self.time
+
+    def _pass(self, timeout_sec):
+        self.time += timeout_sec
+        return self.stop.is_set()
+
+    def arm(self, places):
+        return True
+
+    def take_news(self):
+        return False
+
+    def close(self):
+        pass
+
+    def wait(self, timeout_sec, *, heed_news=True):
+        self._pass(timeout_sec)
+        self.on_wait()
+        return Wake.STOP if self.stop.is_set() else Wake.TIME
+
+
+WEEK_SEC = 7 * 86_400
+
+
+def test_outage_of_a_week_loses_nothing_and_the_newest_arrive_first(spool, tmp_path):
+    time, backlog = SimulatedTime(), 10_000
+    put_in_spool(spool, range(50))
+
+    class AwayForAWeek(DirectoryBucket):
+        attempts, arrived = 0, ()
+
+        def deliver(self, delivery):
+            if time.now() < WEEK_SEC:
+                self.attempts += 1
+                raise NetworkFault("no route to host")
+            read_whole(delivery)
+            self.arrived += (delivery.id,)
+            return self.description
+
+    def grow():
+        if time.now() > WEEK_SEC - 600 and spool.counts().made == 50:
+            put_in_spool(spool, range(50, backlog))
+        if store.arrived:
+            time.stop.set()
+
+    store, time.on_wait = AwayForAWeek(tmp_path / "bucket"), grow
+    settings = ShipperConfig(spool.root, DirectoryDestination(tmp_path), start_jitter_sec=0)
+    reporter = Reporter(StateFile(spool.batches))
+    shipper = Shipper(settings, store, time.stop, reporter.deliver)
+    Service(shipper, settings, time.stop, reporter, time).run()
+    assert sorted(store.arrived) == sorted(set(store.arrived)), "each of them once"
+    counts = spool.counts()
+    assert (counts.made, counts.delivered, counts.pending) == (backlog, backlog, 0)
+    in_order = sorted(store.arrived, reverse=True)
+    furthest = max(abs(in_order.index(one) - at) for at, one in enumerate(store.arrived[:200]))
+    assert furthest <= 8, "the newest first, but for those under way side by side"
+    assert store.attempts < WEEK_SEC / 30, "a store that is away is left alone"
+    assert store.attempts > WEEK_SEC / 300, "and never given up"
