@@ -71,7 +71,7 @@ class DirectoryBucket:
     @contextlib.contextmanager
     def _open_folder(self, folder: PurePosixPath) -> Iterator[Path]:
         """A path that means ``folder`` below the root, whatever is renamed or linked meanwhile."""
-        self._root.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
+        durable_file.make_directory(self._root, DIRECTORY_MODE)
         descriptor = os.open(self._root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             for name in folder.parts:
@@ -84,21 +84,21 @@ class DirectoryBucket:
 
 
 def _open_inner(parent: int, name: str) -> int:
-    """Descriptor of the directory ``name`` in ``parent``, made durably when missing."""
-    try:
+    """Descriptor of the directory ``name`` in ``parent``, made when missing.
+
+    One that is there is made durable: who made it may have been killed before that.
+    """
+    with contextlib.suppress(FileExistsError):
         os.mkdir(name, DIRECTORY_MODE, dir_fd=parent)
-    except FileExistsError:
-        pass
-    else:
-        os.fsync(parent)
+    os.fsync(parent)
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
     return os.open(name, flags, dir_fd=parent)
 
 
 def _put_archive(final: Path, delivery: Delivery) -> None:
+    _clear_leftovers(final)
     if _holds(final, bytes.fromhex(delivery.sha256)):
         return
-    _clear_leftovers(final)
     temporary = durable_file.temporary_beside(final)
     try:
         with (
@@ -113,8 +113,8 @@ def _put_archive(final: Path, delivery: Delivery) -> None:
 
 
 def _put_document(final: Path, document: bytes) -> None:
+    _clear_leftovers(final)
     if not _holds(final, hashlib.sha256(document).digest()):
-        _clear_leftovers(final)
         durable_file.publish_bytes(final, document)
 
 
@@ -128,12 +128,17 @@ def _clear_leftovers(final: Path) -> None:
 
 
 def _holds(path: Path, sha256: bytes) -> bool:
-    """Whether the plain file ``path`` exists with this content; anything else gets replaced."""
+    """Whether the plain file ``path`` exists with this content, and has been made durable: who
+    wrote it may have been killed before that. Anything else gets replaced."""
     digest = hashlib.sha256()
     try:
         with os.fdopen(durable_file.open_plain(path), "rb") as file:
             while data := file.read(_COPY_SIZE):
                 digest.update(data)
+            if digest.digest() != sha256:
+                return False
+            os.fsync(file.fileno())
+        durable_file.sync_directory(path.parent)
     except OSError:
         return False
-    return digest.digest() == sha256
+    return True

@@ -123,7 +123,8 @@ def _holder(descriptor: int) -> str:
 
 
 def _clear_leftovers(directory: Path) -> None:
-    for pattern in _LEFTOVERS:
-        for leftover in directory.glob(pattern):
-            with contextlib.suppress(OSError):  # another user's, or gone
+    """What cannot be listed or removed (a sick disk, another user's) is in nobody's way."""
+    with contextlib.suppress(OSError):
+        for leftover in [path for pattern in _LEFTOVERS for path in directory.glob(pattern)]:
+            with contextlib.suppress(OSError):
                 leftover.unlink()
