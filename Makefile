@@ -20,10 +20,10 @@ $(READY): pyproject.toml
 
 setup: $(READY) ## the virtual environment
 
-setup-test: $(READY) ## what the tests need: packages, a MinIO server, the virtual machine's image
+setup-test: $(READY) ## what the tests need: packages, S3 servers and clients, the virtual machine's image
 	.ci/apt-install python3-bpfcc linux-headers-amd64 mmdebstrap qemu-system-x86 e2fsprogs \
 		openssh-client zstd iproute2 kmod strace
-	$(BIN)/python -m tests.minio_server
+	$(BIN)/python -m tests.go_programs
 	$(BIN)/python -m tests.vm.image --kernel $${AOD_VM_KERNEL:-6.1}
 
 demo: $(READY) ## a recorded slow phase through agent and shipper into build/demo/bucket
@@ -41,7 +41,7 @@ test: setup-test ## every test: lint, types, eBPF, MinIO, virtual machine
 	$(BIN)/python -m pytest
 
 test-fast: $(READY) ## the tests that need no virtual machine
-	-$(BIN)/python -m tests.minio_server
+	-$(BIN)/python -m tests.go_programs
 	$(BIN)/python -m pytest -m 'not vm'
 
 test-vm: setup-test ## the tests on a real SMB mount; AOD_VM_KERNEL=6.12 for the other kernel

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
-from tests.minio_server import MinioServer, MinioUnavailableError, find_minio
+from tests.go_programs import MINIO, VERSITYGW, GoProgram, ProgramUnavailableError, find_program
+from tests.minio_server import MinioServer
 from tests.requirements import skip_or_fail
+from tests.second_store import VersityServer
+from tests.store_server import StoreServer
 
 # No test asserts a time: the machine may be busy.
 settings.register_profile("patient", deadline=None)
@@ -18,9 +22,27 @@ settings.load_profile("patient")
 @pytest.fixture(scope="session")
 def minio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MinioServer]:
     """A running MinIO for all tests; without one they skip, with CI=true they fail."""
-    try:
-        binary = find_minio()
-    except MinioUnavailableError as error:
-        skip_or_fail(f"no MinIO: {error}")
-    with MinioServer(binary, tmp_path_factory.mktemp("minio")) as server:
+    with MinioServer(program_or_skip(MINIO), tmp_path_factory.mktemp("minio")) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def second_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VersityServer]:
+    """A running S3 server that is not MinIO, under the same terms."""
+    with VersityServer(program_or_skip(VERSITYGW), tmp_path_factory.mktemp("store")) as server:
+        yield server
+
+
+@pytest.fixture(params=["minio", "second_store"])
+def any_store(request: pytest.FixtureRequest) -> StoreServer:
+    """Each store in turn."""
+    server: StoreServer = request.getfixturevalue(request.param)
+    return server
+
+
+def program_or_skip(program: GoProgram) -> Path:
+    """The binary of ``program``; without one the test skips, with CI=true it fails."""
+    try:
+        return find_program(program)
+    except ProgramUnavailableError as error:
+        skip_or_fail(f"no {program.name}: {error}")
