@@ -32,6 +32,7 @@ REMEDIES: Mapping[str, str] = {
     "InvalidBucketName": "correct 'bucket' in the configuration",
     "InvalidAccessKeyId": _OTHER_KEY,
     "SignatureDoesNotMatch": _OTHER_KEY,
+    "XAdminUserNotFound": _OTHER_KEY,  # the Versity gateway's InvalidAccessKeyId
     "ExpiredToken": _RENEW,
     "InvalidToken": _RENEW,
     "InvalidTokenId": _RENEW,
