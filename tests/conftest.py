@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
-from tests.go_programs import MINIO, VERSITYGW, GoProgram, ProgramUnavailableError, find_program
+from tests.go_programs import MINIO, VERSITYGW
 from tests.minio_server import MinioServer
-from tests.requirements import skip_or_fail
+from tests.requirements import program_or_skip
 from tests.second_store import VersityServer
 from tests.store_server import StoreServer
 
@@ -38,11 +37,3 @@ def any_store(request: pytest.FixtureRequest) -> StoreServer:
     """Each store in turn."""
     server: StoreServer = request.getfixturevalue(request.param)
     return server
-
-
-def program_or_skip(program: GoProgram) -> Path:
-    """The binary of ``program``; without one the test skips, with CI=true it fails."""
-    try:
-        return find_program(program)
-    except ProgramUnavailableError as error:
-        skip_or_fail(f"no {program.name}: {error}")
