@@ -75,7 +75,7 @@ def read_status(spool: Spool, destination: str) -> ShipperStatus:
         oldest_pending=oldest.id if oldest else None,
         oldest_pending_age_sec=max(0.0, time.time() - oldest.time_ms / 1000) if oldest else None,
         last_delivery=_newest_receipt(spool),
-        faults=StateFile(spool.batches).read(),
+        faults=StateFile(spool.batches).read().faults,
     )
 
 

@@ -267,7 +267,8 @@ def test_what_root_ran_by_hand_does_not_lock_the_service_out(shared_spool, tmp_p
         bucket = shared_spool.root.parent / "bucket"
         destination = RefusesTheLast(bucket, DestinationFault("denied", "allow it"))
         serve(shared_spool, destination, stop)
-        assert [note.message for note in StateFile(shared_spool.batches).read()] == ["denied"]
+        faults = StateFile(shared_spool.batches).read().faults
+        assert [fault.message for fault in faults] == ["denied"]
 
     assert as_nobody([SPOOL_GROUP], run) == 0
 
