@@ -11,6 +11,7 @@ from agent.storage.durable_file import TEMPORARY_SUFFIX
 from agent.storage.spool import EVICTED_SHIPPED, QUARANTINED, SHIPPED, UPLOADING, Spool
 from shipper.config_schema import ShipperConfig
 from shipper.faults import HostFault
+from shipper.lock_holder import Holder, holding_process
 from shipper.shipper_state import STATE_FILE
 from shipper.sources import find_sources
 
@@ -111,15 +112,7 @@ def _refused(title: Path, descriptor: int, error: OSError) -> HostFault:
 
 
 def _holder(descriptor: int) -> str:
-    """Who has the lock on the file behind ``descriptor``, as far as the kernel tells this user."""
-    status = os.fstat(descriptor)
-    device = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}"
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/locks").read_text().splitlines():
-            kind, _, _, process, file = line.split()[1:6]
-            if (kind, file) == ("FLOCK", f"{device}:{status.st_ino}"):
-                return f"process {process}"
-    return "another aod-shipper"
+    return str(Holder(holding_process(descriptor)))
 
 
 def _clear_leftovers(directory: Path) -> None:

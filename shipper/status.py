@@ -1,81 +1,156 @@
-"""What ``aod-shipper status`` shows, all of it read from the spool's files."""
+"""How shipping stands on this host, all of it read from files: for status, metrics, heartbeat."""
 
 from __future__ import annotations
 
 import json
-import time
-from dataclasses import asdict, dataclass, field
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from agent.storage import durable_file
-from agent.storage.spool import SHIPPED, Spool
+from agent.storage.spool import SHIPPED, Spool, SpooledBundle
 from agent.storage.spool_counts import SpoolCounts
-from shipper.shipper_state import FaultNote, StateFile
+from shipper.config_schema import ShipperConfig
+from shipper.lock_holder import Holder, find_holder
+from shipper.shipper_state import SHIPPING, ShipperState, StateFile, state_directory
+from shipper.sources import Source, find_sources
+from shipper.wording import iso_time
+
+HEARTBEAT_FILE = "heartbeat.json"
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """A pending bundle and the age of its trigger."""
+
+    id: str
+    age_sec: float
+
+
+@dataclass(frozen=True)
+class SourceStatus:
+    """One spool, or all together. ``last_delivery`` is the newest receipt; ``tombstones`` are
+    those of which the store does not know yet; ``last_heartbeat`` is when an inbox got it."""
+
+    spool: str
+    host: str | None
+    counts: SpoolCounts
+    tombstones: int = 0
+    oldest_pending: Waiting | None = None
+    newest_pending: Waiting | None = None
+    last_delivery: dict[str, Any] | None = None
+    last_heartbeat: str | None = None
 
 
 @dataclass(frozen=True)
 class ShipperStatus:
-    """The spool as the shipper sees it. ``last_delivery`` is the newest receipt, and ``tombstones``
-    counts those of which the store does not know yet."""
+    """The whole host at ``time`` (seconds since the epoch).
 
-    spool: str
+    ``running`` is whoever ships now; ``state`` its last word, or that of the last that ran.
+    ``sources`` begins with the host's own spool.
+    """
+
+    time: float
     destination: str
-    counts: SpoolCounts
-    tombstones: int
-    oldest_pending: str | None
-    oldest_pending_age_sec: float | None
-    last_delivery: dict[str, Any] | None
-    faults: list[FaultNote] = field(default_factory=list)
+    running: Holder | None
+    state: ShipperState
+    total: SourceStatus
+    sources: list[SourceStatus]
+
+    @property
+    def eta_sec(self) -> float | None:
+        """When the queue is empty, by the recent rate; None when nobody can know."""
+        rate = self.state.bytes_per_sec
+        if self.running is None or self.state.state != SHIPPING or not rate:
+            return None
+        return self.total.counts.pending_bytes / rate
+
+    @property
+    def is_fine(self) -> bool:
+        """Whether nothing is in the way of any bundle."""
+        counts = self.total.counts
+        stuck = counts.quarantined or counts.fault or (counts.pending and self.running is None)
+        return not stuck and not self.state.faults
 
     def as_json(self) -> str:
-        """One JSON object, the field names as here."""
-        return json.dumps(asdict(self), indent=2)
-
-    def as_text(self) -> str:
-        """A few lines for people."""
-        counts = self.counts
-        lines = [
-            f"spool          {self.spool}",
-            f"destination    {self.destination}",
-            f"pending        {counts.pending} ({_bytes(counts.pending_bytes)})",
-        ]
-        if self.oldest_pending is not None:
-            age = _age(self.oldest_pending_age_sec or 0)
-            lines.append(f"oldest         {self.oldest_pending} ({age} old)")
-        lines.append(f"delivered      {counts.delivered}")
-        if counts.evicted:
-            lines.append(
-                f"evicted        {counts.evicted} (never shipped: the spool was full), "
-                f"{self.tombstones} of which the store does not know"
-            )
-        if counts.quarantined:
-            lines.append(f"quarantined    {counts.quarantined} (not what their manifests say)")
-        if counts.fault:
-            lines.append(f"NO COUNTS      {counts.fault}")
-        if self.last_delivery is not None:
-            receipt = self.last_delivery
-            lines.append(f"last delivery  {receipt.get('shipped_at')} {receipt.get('key')}")
-        for fault in self.faults:
-            lines.append(f"fault          {fault.kind}: {fault.text} (since {fault.since})")
-            lines.append(f"  remedy       {fault.remedy}")
-        return "\n".join(lines)
+        """One JSON object: the fields as here and in `SourceStatus`, that of all on top."""
+        document = {
+            "time": iso_time(self.time),
+            "destination": self.destination,
+            "running": None if self.running is None else asdict(self.running),
+            "state": asdict(self.state),
+            "eta_sec": self.eta_sec,
+            **asdict(self.total),
+            "sources": [asdict(source) for source in self.sources],
+        }
+        return json.dumps(document, indent=2)
 
 
-def read_status(spool: Spool, destination: str) -> ShipperStatus:
-    """The status of ``spool`` now. Raises OSError when it may not be read."""
-    pending = [
-        bundle for bundle in spool.pending() if not bundle.quarantined and not bundle.evicted
-    ]
-    oldest = pending[0] if pending else None
+def read_status(config: ShipperConfig, destination: str, now: float) -> ShipperStatus:
+    """The status at ``now``, the wall clock's seconds. Raises OSError when it may not be read."""
+    sources = [read_source(source, now) for source in find_sources(config)]
     return ShipperStatus(
-        spool=str(spool.root),
+        time=now,
         destination=destination,
+        running=find_running(config),
+        state=StateFile(state_directory(config)).read(),
+        total=_total(sources),
+        sources=sources,
+    )
+
+
+def find_running(config: ShipperConfig) -> Holder | None:
+    """Who ships this host's bundles now. Raises OSError when that cannot be asked."""
+    held = {Spool(config.spool).batches, state_directory(config)}
+    return next(filter(None, map(find_holder, sorted(held))), None)
+
+
+def queue_of(spool: Spool) -> list[SpooledBundle]:
+    """What waits to be shipped, the newest bundle first. Raises OSError."""
+    pending = [one for one in spool.pending() if not one.quarantined and not one.evicted]
+    return pending[::-1]
+
+
+def read_source(source: Source, now: float) -> SourceStatus:
+    """How one spool stands. Raises OSError when it may not be read."""
+    spool, queue = source.spool, queue_of(source.spool)
+    waiting = [
+        Waiting(bundle.id, max(0.0, now - bundle.time_ms / 1000))
+        for bundle in (queue[-1:] + queue[:1])
+    ]
+    return SourceStatus(
+        spool=str(spool.root),
+        host=source.host,
         counts=spool.counts(),
         tombstones=len(spool.undelivered_tombstones()),
-        oldest_pending=oldest.id if oldest else None,
-        oldest_pending_age_sec=max(0.0, time.time() - oldest.time_ms / 1000) if oldest else None,
+        oldest_pending=waiting[0] if waiting else None,
+        newest_pending=waiting[-1] if waiting else None,
         last_delivery=_newest_receipt(spool),
-        faults=StateFile(spool.batches).read().faults,
+        last_heartbeat=None if source.host is None else _heartbeat_time(spool),
+    )
+
+
+def _total(sources: Sequence[SourceStatus]) -> SourceStatus:
+    oldest = [one.oldest_pending for one in sources if one.oldest_pending]
+    newest = [one.newest_pending for one in sources if one.newest_pending]
+    receipts = [one.last_delivery for one in sources if one.last_delivery]
+    return SourceStatus(
+        spool=sources[0].spool,
+        host=None,
+        counts=_sum([one.counts for one in sources]),
+        tombstones=sum(one.tombstones for one in sources),
+        oldest_pending=max(oldest, key=lambda one: one.age_sec, default=None),
+        newest_pending=min(newest, key=lambda one: one.age_sec, default=None),
+        last_delivery=max(receipts, key=lambda one: str(one.get("shipped_at")), default=None),
+    )
+
+
+def _sum(counts: Sequence[SpoolCounts]) -> SpoolCounts:
+    numbers = [field.name for field in fields(SpoolCounts) if field.name != "fault"]
+    return SpoolCounts(
+        fault="; ".join(one.fault for one in counts if one.fault),
+        **{name: sum(getattr(one, name) for one in counts) for name in numbers},
     )
 
 
@@ -88,16 +163,8 @@ def _newest_receipt(spool: Spool) -> dict[str, Any] | None:
     return receipt if isinstance(receipt, dict) else None
 
 
-def _bytes(count: float) -> str:
-    for unit in ("B", "KiB", "MiB"):
-        if count < 1024:
-            return f"{count:.4g} {unit}"
-        count /= 1024
-    return f"{count:.4g} GiB"
-
-
-def _age(seconds: float) -> str:
-    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
-        if seconds >= size:
-            return f"{seconds / size:.1f} {unit}"
-    return f"{seconds:.0f} s"
+def _heartbeat_time(spool: Spool) -> str | None:
+    try:
+        return iso_time(os.lstat(spool.root / HEARTBEAT_FILE).st_mtime)
+    except FileNotFoundError:
+        return None

@@ -131,8 +131,8 @@ def test_status_follows_the_spool(config, spool, tmp_path):
     bad.archive.write_bytes(b"evidenc3")
     before = json.loads(run_shipper("status", "--json", "--config", config).stdout)
     assert (before["counts"]["pending"], before["counts"]["pending_bytes"]) == (2, 16)
-    assert before["oldest_pending_age_sec"] > 0
-    assert (before["last_delivery"], before["faults"]) == (None, [])
+    assert before["oldest_pending"]["age_sec"] > 0
+    assert (before["last_delivery"], before["state"]["faults"]) == (None, [])
     with Service(config, tmp_path) as service:
         service.hear("STATUS=1 bundles stay in the spool")
         assert service.stop() == 0
@@ -143,7 +143,7 @@ def test_status_follows_the_spool(config, spool, tmp_path):
     assert (counts["delivered"], counts["quarantined"], counts["pending"]) == (1, 1, 0)
     assert after["oldest_pending"] is None
     assert after["last_delivery"]["key"].startswith("filer-1/")
-    assert after["faults"][0]["bundle"] == bad.id
+    assert after["state"]["faults"][0]["bundle"] == bad.id
     text = run_shipper("status", "--config", config).stdout
     stays = f"bundle: {bad.id} stays: "
     marked = "quarantined    1 "
@@ -173,7 +173,8 @@ def test_status_survives_a_spoiled_receipt(config, spool, receipt):
     else:
         path.write_text(receipt)
     result = run_shipper("status", "--config", config)
-    assert (result.returncode, result.stderr) == (0, "")
+    assert (result.returncode, result.stderr) == (int(receipt == "link"), "")
+    assert ("pending        1" in result.stdout) == (receipt == "link"), "a link is no receipt"
 
 
 @pytest.mark.parametrize("command", ["once", "run"])

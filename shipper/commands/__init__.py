@@ -1,0 +1,1 @@
+"""The subcommands of ``aod-shipper``, one module for each."""

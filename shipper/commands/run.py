@@ -1,0 +1,41 @@
+"""``aod-shipper run``."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+
+from shipper.commands.command import EXIT_OK, Command
+from shipper.commands.shipping import make_shipper, stop_on_signals
+from shipper.config_schema import ShipperConfig
+
+_log = logging.getLogger("aod-shipper")
+
+
+def run(config: ShipperConfig, options: argparse.Namespace) -> int:
+    """Ship what comes, until told to stop."""
+    from shipper.reporter import Reporter
+    from shipper.service import Service
+    from shipper.shipper_state import StateFile, state_directory
+    from shipper.spool_watch import SpoolWatch
+
+    stop = stop_on_signals()
+    reporter = Reporter(StateFile(state_directory(config)))
+    shipper = make_shipper(config, stop, reporter.deliver)
+    _log.info("ships %s as configured in %s", config.spool, options.config)
+    Service(shipper, config, stop, reporter, SpoolWatch(stop.fd)).run()
+    return EXIT_OK
+
+
+COMMAND = Command(
+    name="run",
+    purpose="ship what comes, until told to stop",
+    run=run,
+    details="The service. Ships what is there and what comes, and while something is in the way "
+    "tries again, for ever. SIGTERM and SIGINT end it; nothing is lost by killing it.",
+    examples=(
+        ("systemctl enable --now aod-shipper", "as a service (aod-shipper.service)"),
+        ("aod-shipper run", "in the foreground, to look on"),
+    ),
+    speaks_json=False,
+)
