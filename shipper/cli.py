@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from agent import __version__
-from shipper.commands import once, run, status
+from shipper.commands import once, run, status, why
 from shipper.commands.command import EXIT_LEFT_BEHIND, EXIT_USAGE, Command, print_fault
 from shipper.config_loader import ConfigError, load_config
 from shipper.faults import Fault
@@ -21,6 +21,7 @@ COMMANDS: tuple[Command, ...] = (
     once.COMMAND,
     run.COMMAND,
     status.COMMAND,
+    why.COMMAND,
 )
 
 DESCRIPTION = """\
