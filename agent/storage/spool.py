@@ -231,6 +231,8 @@ class Spool:
             self._bury(bundle, tombstone)
         elif not bundle.shipped and not bundle.evicted:
             raise ValueError(f"bundle {bundle.id} is not shipped: its removal needs a tombstone")
+        elif bundle.shipped and not self.path(bundle.id, SHIPPED).exists():
+            raise OSError(f"bundle {bundle.id} is to be shipped again: its receipt was taken back")
         bundle.done.unlink(missing_ok=True)
         durable_file.sync_directory(self.batches)
         bundle.archive.unlink(missing_ok=True)
