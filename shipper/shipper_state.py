@@ -17,6 +17,8 @@ from shipper.config_schema import ShipperConfig
 
 # Hidden, so that it is no part of the spool; there, because the shipper may write nowhere else.
 STATE_FILE = ".shipper-state.json"
+# Its coming by rename is the message that ends a pause, not the file.
+RETRY_FILE = ".shipper-retry"
 
 SHIPPING = "shipping"
 IDLE = "idle"

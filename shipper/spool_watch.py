@@ -13,8 +13,7 @@ from enum import Enum
 from pathlib import Path
 
 from agent.storage.spool import DONE
-
-RETRY_FILE = ".shipper-retry"
+from shipper.shipper_state import RETRY_FILE
 
 _IN_MOVED_TO = 0x00000080
 _IN_CREATE = 0x00000100

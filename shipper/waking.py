@@ -6,11 +6,8 @@ from agent.storage import durable_file
 from shipper.config_schema import ShipperConfig
 from shipper.faults import HostFault
 from shipper.lock_holder import Holder
-from shipper.shipper_state import state_directory
+from shipper.shipper_state import RETRY_FILE, state_directory
 from shipper.status import find_running
-
-# The service watches the directory: the file's coming by rename is the message, not the file.
-RETRY_FILE = ".shipper-retry"
 
 
 def wake_service(config: ShipperConfig) -> Holder | None:

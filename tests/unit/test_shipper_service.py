@@ -11,9 +11,9 @@ from shipper.faults import DestinationFault, HostFault, NetworkFault
 from shipper.reporter import Reporter
 from shipper.service import Service
 from shipper.shipper import Shipper
-from shipper.shipper_state import PAUSED, STATE_FILE, StateFile
+from shipper.shipper_state import PAUSED, RETRY_FILE, STATE_FILE, StateFile
 from shipper.spool_lock import SpoolLock
-from shipper.spool_watch import RETRY_FILE, Wake
+from shipper.spool_watch import Wake
 from tests.shipper_support import (
     NOON,
     FaultyDestination,
