@@ -44,10 +44,11 @@ class Delivery:
 
 
 class ArchiveReader:
-    """Reads an archive once and raises BundleFault, at its end at the latest, if it is another;
+    """Reads an archive and raises BundleFault, at its end at the latest, if it is another;
     HostFault when it cannot be read.
 
-    So whoever finishes an upload only after the read that returned less than was asked for
+    It may be read in pieces and again, but nothing may be skipped: each byte counts for the proof
+    when it is read first. So whoever finishes an upload only after the last byte was read
     never stores a wrong archive as a whole one.
     """
 
@@ -55,7 +56,8 @@ class ArchiveReader:
         self._file = file
         self._delivery = delivery
         self._digest = hashlib.sha256()
-        self._count = 0
+        self._hashed = 0
+        self._position = 0
 
     def __enter__(self) -> ArchiveReader:
         try:
@@ -73,16 +75,26 @@ class ArchiveReader:
     ) -> None:
         self._file.close()
 
+    def seek(self, position: int) -> None:
+        """Read on at ``position``, which is not beyond what was read before."""
+        if position > self._hashed:
+            raise ValueError(f"bytes {self._hashed} to {position} would count for no proof")
+        self._position = position
+
     def read(self, amount: int = -1) -> bytes:
         """Up to ``amount`` bytes, all that remain if negative; fewer only at the end."""
         try:
+            self._file.seek(self._position)
             data = self._file.read(amount)
         except OSError as error:
             raise _unreadable(self._delivery.archive, error) from error
-        self._digest.update(data)
-        self._count += len(data)
-        if amount < 0 or len(data) < amount:
-            self._check_size(self._count)
+        fresh = self._position + len(data) - self._hashed
+        if fresh > 0:
+            self._digest.update(memoryview(data)[-fresh:])
+            self._hashed += fresh
+        self._position += len(data)
+        if amount < 0 or len(data) < amount or self._hashed >= self._delivery.size:
+            self._check_size(self._hashed)
             self._check_digest()
         return data
 

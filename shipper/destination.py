@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 from typing import Protocol
 
@@ -9,6 +10,8 @@ from shipper.config_schema import DirectoryDestination, RelayDestination, Shippe
 from shipper.delivery import Delivery
 from shipper.directory_destination import DirectoryBucket
 from shipper.document import Document
+from shipper.object_key import heartbeat_key
+from shipper.pace import Pace
 
 
 class Destination(Protocol):
@@ -34,13 +37,16 @@ class Destination(Protocol):
         unfinished in the store. Raises as `deliver`, but for BundleFault."""
 
 
-def open_destination(config: ShipperConfig) -> Destination:
-    """The store that the configuration names; touches neither the network nor the disk."""
+def open_destination(config: ShipperConfig, pace: Pace | None = None) -> Destination:
+    """The store that the configuration names; touches neither the network nor the disk.
+
+    ``pace`` limits what deliveries take of the network.
+    """
     if isinstance(config.destination, DirectoryDestination):
-        return DirectoryBucket(config.destination.path)
+        return DirectoryBucket(config.destination.path, pace)
     if isinstance(config.destination, RelayDestination):
         raise NotImplementedError("relay")
-    # Only here, so that a directory destination needs neither boto3 nor its start-up time.
-    from shipper.s3_destination import S3Bucket
+    # Only here, so that a directory destination needs neither botocore nor its start-up time.
+    from shipper.s3.bucket import S3Bucket
 
-    return S3Bucket(config.destination)
+    return S3Bucket(config.destination, heartbeat_key(config.prefix, socket.gethostname()), pace)

@@ -6,7 +6,6 @@ import contextlib
 import errno
 import hashlib
 import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
@@ -14,6 +13,7 @@ from agent.storage import durable_file
 from shipper.delivery import Delivery
 from shipper.document import Document
 from shipper.faults import DestinationFault
+from shipper.pace import Pace
 
 DIRECTORY_MODE = 0o750
 
@@ -31,10 +31,14 @@ _REMEDIES = {
 
 
 class DirectoryBucket:
-    """Objects as files below ``root``, which is made when missing; links below it are refused."""
+    """Objects as files below ``root``, which is made when missing; links below it are refused.
 
-    def __init__(self, root: Path) -> None:
+    ``pace`` holds back the bytes of archives: the directory may lie on another host.
+    """
+
+    def __init__(self, root: Path, pace: Pace | None = None) -> None:
         self._root = root
+        self._pace = pace
 
     @property
     def description(self) -> str:
@@ -45,7 +49,7 @@ class DirectoryBucket:
         """See `shipper.destination.Destination`."""
         archive, manifest = map(PurePosixPath, (delivery.keys.archive, delivery.keys.manifest))
         with self._faults(), self._open_folder(archive.parent) as folder:
-            _put_archive(folder / archive.name, delivery)
+            _put_archive(folder / archive.name, delivery, self._pace)
             _put_document(folder / manifest.name, delivery.manifest)
         return self.description
 
@@ -95,7 +99,7 @@ def _open_inner(parent: int, name: str) -> int:
     return os.open(name, flags, dir_fd=parent)
 
 
-def _put_archive(final: Path, delivery: Delivery) -> None:
+def _put_archive(final: Path, delivery: Delivery, pace: Pace | None) -> None:
     _clear_leftovers(final)
     if _holds(final, bytes.fromhex(delivery.sha256)):
         return
@@ -105,7 +109,10 @@ def _put_archive(final: Path, delivery: Delivery) -> None:
             delivery.open_archive() as archive,
             os.fdopen(durable_file.create_exclusive(temporary), "wb") as copy,
         ):
-            shutil.copyfileobj(archive, copy, _COPY_SIZE)
+            while data := archive.read(_COPY_SIZE):
+                if pace is not None:
+                    pace.take(len(data))
+                copy.write(data)
         durable_file.publish_file(temporary, final)
     except BaseException:
         temporary.unlink(missing_ok=True)

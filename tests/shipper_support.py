@@ -35,6 +35,7 @@ from shipper.spool_watch import SpoolWatch
 QUICK = RetryConfig(3, 0.001, 0.01, 0.001, 0.01)
 NOON = 1_767_268_800_000  # 2026-01-01 12:00 UTC in milliseconds
 DEADLINE_SEC = 60
+PROBE_KEY = "filer-1/heartbeat.json"
 
 
 def new_spool(root: Path) -> Spool:
@@ -175,15 +176,18 @@ class FaultyDestination:
 class ScriptedStore:
     """An S3 endpoint that answers each request as ``answer(number, method, path)`` says.
 
-    An answer is (HTTP status, error code), or (200, ETag); ``requests`` lists what was asked.
+    An answer is (HTTP status, error code), or (200, ETag); ``requests`` lists what was asked. The
+    trial of conditional writes is in neither: it is answered as ``conditional`` says.
     """
 
     def __init__(
         self,
         answer: Callable[[int, str, str], tuple[int, str]],
         tls: ssl.SSLContext | None = None,
+        conditional: tuple[int, str] = (412, "PreconditionFailed"),
     ) -> None:
         self.requests: list[tuple[str, str]] = []
+        self._conditional = conditional
         self._scheme = "https" if tls else "http"
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler(answer))
         if tls:
@@ -206,7 +210,7 @@ class ScriptedStore:
     def _handler(
         self, answer: Callable[[int, str, str], tuple[int, str]]
     ) -> type[BaseHTTPRequestHandler]:
-        requests = self.requests
+        requests, conditional = self.requests, self._conditional
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
@@ -217,21 +221,28 @@ class ScriptedStore:
             def do_POST(self) -> None:
                 self._handle()
 
+            def do_HEAD(self) -> None:
+                self._handle()
+
             def do_DELETE(self) -> None:
                 self._handle()
 
             def _handle(self) -> None:
                 self.rfile.read(int(self.headers.get("Content-Length", 0)))
                 path = self.path.partition("?")[0]
-                requests.append((self.command, path))
-                status, code = answer(len(requests), self.command, path)
+                if path.endswith(PROBE_KEY):
+                    status, code = conditional
+                else:
+                    requests.append((self.command, path))
+                    status, code = answer(len(requests), self.command, path)
                 body = b"" if status == 200 else f"<Error><Code>{code}</Code></Error>".encode()
                 self.send_response(status)
                 self.send_header("Content-Length", str(len(body)))
                 if status == 200 and code:
                     self.send_header("ETag", code)
                 self.end_headers()
-                self.wfile.write(body)
+                if self.command != "HEAD":
+                    self.wfile.write(body)
 
             def log_message(self, *_: object) -> None:
                 pass
@@ -240,7 +251,8 @@ class ScriptedStore:
 
 
 class TcpGate:
-    """Forwards to a server until the ``hold``-th PUT request, which never gets there."""
+    """Forwards to a server until the ``hold``-th PUT request, which never gets there; heartbeats
+    are not counted."""
 
     def __init__(self, port: int, hold: int) -> None:
         self._target = ("127.0.0.1", port)
@@ -276,10 +288,14 @@ class TcpGate:
     def _pump(self, source: socket.socket, sink: socket.socket) -> None:
         try:
             while data := source.recv(1 << 16):
-                self._puts += data.startswith(b"PUT ")
+                self._puts += data.startswith(b"PUT ") and not _is_heartbeat(data)
                 if self._puts >= self._hold:
                     self.held.set()
                     return
                 sink.sendall(data)
         except OSError:
             return
+
+
+def _is_heartbeat(request: bytes) -> bool:
+    return b"/heartbeat.json" in request.partition(b"\r\n")[0]

@@ -104,9 +104,11 @@ class StoreServer(abc.ABC):
         return bucket
 
     def objects(self, bucket: str) -> list[dict[str, Any]]:
-        """What lies in ``bucket``: dictionaries with Key, Size, LastModified, by key."""
+        """What bundles left in ``bucket``, so no heartbeats: dictionaries with Key, Size,
+        LastModified, by key."""
         pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=bucket)
-        return [entry for page in pages for entry in page.get("Contents", [])]
+        entries = [entry for page in pages for entry in page.get("Contents", [])]
+        return [entry for entry in entries if not entry["Key"].endswith("/heartbeat.json")]
 
     def keys(self, bucket: str) -> list[str]:
         return [entry["Key"] for entry in self.objects(bucket)]

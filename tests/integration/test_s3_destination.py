@@ -11,10 +11,12 @@ import pytest
 from agent.storage.tombstone import make_tombstone
 from shipper.config_schema import S3Destination
 from shipper.faults import BundleFault, DestinationFault, NetworkFault
-from shipper.s3_destination import PART_SIZE, S3Bucket
+from shipper.s3.bucket import S3Bucket
+from shipper.s3.multipart import PART_SIZE
 from tests.minio_server import MinioServer
 from tests.shipper_support import (
     NOON,
+    PROBE_KEY,
     add_bundle,
     delivery_of,
     make_shipper,
@@ -60,7 +62,7 @@ def store(minio, bucket, tmp_path):
             "endpoint_url": minio.endpoint_url,
             "credentials_file": key_file,
         }
-        return S3Bucket(S3Destination(**{**settings, **changes}))
+        return S3Bucket(S3Destination(**{**settings, **changes}), PROBE_KEY)
 
     return make
 
@@ -190,7 +192,8 @@ def test_tombstone_waits_for_a_server_that_is_away(minio, spool, tmp_path):
     with MinioServer(minio.binary, tmp_path / "minio") as server:
         bucket = server.create_bucket()
         key_file = credentials_file(tmp_path / "key", server.access_key, server.secret_key)
-        store = S3Bucket(S3Destination(bucket, server.endpoint_url, credentials_file=key_file))
+        config = S3Destination(bucket, server.endpoint_url, credentials_file=key_file)
+        store = S3Bucket(config, PROBE_KEY)
         shipper = make_shipper(spool, store)
         server.kill()
         summary = shipper.ship_pending()
@@ -254,7 +257,8 @@ def test_server_that_dies_between_bundles_loses_and_doubles_nothing(minio, spool
     with MinioServer(minio.binary, tmp_path / "minio") as server:
         bucket = server.create_bucket()
         key_file = credentials_file(tmp_path / "key", server.access_key, server.secret_key)
-        store = S3Bucket(S3Destination(bucket, server.endpoint_url, credentials_file=key_file))
+        config = S3Destination(bucket, server.endpoint_url, credentials_file=key_file)
+        store = S3Bucket(config, PROBE_KEY)
         bundles = [add_bundle(spool, os.urandom(1000), NOON + i) for i in range(4)]
         outcomes = []
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from shipper.s3_destination import PART_SIZE
+from shipper.s3.multipart import PART_SIZE
 from tests.go_programs import RCLONE, S5CMD
 from tests.requirements import program_or_skip
 from tests.shipper_support import NOON, add_bundle, delivery_of, new_spool, run_shipper, write_key

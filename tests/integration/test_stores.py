@@ -8,8 +8,10 @@ import pytest
 
 from shipper.config_schema import S3Destination
 from shipper.faults import DestinationFault, Fault, NetworkFault
-from shipper.s3_destination import PART_SIZE, S3Bucket
+from shipper.s3.bucket import S3Bucket
+from shipper.s3.multipart import PART_SIZE
 from tests.shipper_support import (
+    PROBE_KEY,
     TcpGate,
     add_bundle,
     delivery_of,
@@ -60,7 +62,7 @@ def destination(any_store, bucket, key_file):
         settings = {"bucket": bucket, "endpoint_url": any_store.endpoint_url}
         if "credentials_file" not in changes:
             changes["credentials_file"] = key_file(any_store)
-        return S3Bucket(S3Destination(**{**settings, **changes}))
+        return S3Bucket(S3Destination(**{**settings, **changes}), PROBE_KEY)
 
     return make
 
@@ -130,7 +132,7 @@ def test_full_store_names_its_remedy(any_store, key_file, spool):
     with small_disk() as directory, type(any_store)(any_store.binary, directory) as server:
         bucket = server.create_bucket()
         store = S3Bucket(
-            S3Destination(bucket, server.endpoint_url, credentials_file=key_file(server))
+            S3Destination(bucket, server.endpoint_url, credentials_file=key_file(server)), PROBE_KEY
         )
         filling = Examiner(server)
         faults = []

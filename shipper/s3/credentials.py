@@ -12,6 +12,9 @@ from botocore.exceptions import BotoCoreError
 from shipper.config_schema import S3Destination
 from shipper.faults import DestinationFault
 
+# Device, inode, size and time of change of a credentials file.
+Stamp = tuple[int, int, int, int]
+
 SYSTEMD_CREDENTIAL = "s3-credentials"
 
 _NO_FORMAT = "is not in the format of an AWS credentials file"
@@ -23,7 +26,7 @@ _REMEDY = (
 
 
 def find_credentials(config: S3Destination) -> Credentials | None:
-    """The key to use, or None for boto3's own chain; order as `S3Destination` says.
+    """The key to use, or None for botocore's own chain; order as `S3Destination` says.
 
     Raises DestinationFault when there is a file that cannot be used.
     """
@@ -33,9 +36,26 @@ def find_credentials(config: S3Destination) -> Credentials | None:
         if credentials is None:
             raise _unusable(config.credentials_file, "there is no key under [default]")
         return credentials
-    directory = os.environ.get("CREDENTIALS_DIRECTORY")
-    path = Path(directory, SYSTEMD_CREDENTIAL) if directory else None
+    path = credentials_path(config)
     return _read(path) if path and path.exists() else None
+
+
+def credentials_path(config: S3Destination) -> Path | None:
+    """The file that `find_credentials` looks at first; None where only boto's chain is left."""
+    if config.credentials_file is not None:
+        return config.credentials_file
+    directory = os.environ.get("CREDENTIALS_DIRECTORY")
+    return Path(directory, SYSTEMD_CREDENTIAL) if directory else None
+
+
+def credentials_stamp(config: S3Destination) -> Stamp | None:
+    """Another one when the credentials file was written anew; None where there is no file."""
+    path = credentials_path(config)
+    try:
+        status = path.stat() if path else None
+    except OSError:
+        return None
+    return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns) if status else None
 
 
 def _refuse_open_to_others(path: Path) -> None:
