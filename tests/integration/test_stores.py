@@ -128,7 +128,6 @@ def test_wrong_clock_names_its_remedy(destination, spool):
 
 @needs_mount
 def test_full_store_names_its_remedy(any_store, key_file, spool):
-    delivery = delivery_of(add_bundle(spool, os.urandom(1 << 20)))
     with small_disk() as directory, type(any_store)(any_store.binary, directory) as server:
         bucket = server.create_bucket()
         store = S3Bucket(
@@ -140,7 +139,7 @@ def test_full_store_names_its_remedy(any_store, key_file, spool):
         def refused_for_good():
             answer_to(lambda: filling.put(body=os.urandom(1 << 20)))
             try:
-                store.deliver(delivery)
+                store.deliver(delivery_of(add_bundle(spool, os.urandom(1 << 20))))
             except Fault as fault:
                 faults.append(fault)
             return faults and isinstance(faults[-1], DestinationFault)
