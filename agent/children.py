@@ -10,6 +10,7 @@ import signal
 import subprocess
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import cache
 from typing import IO
 
@@ -18,24 +19,32 @@ from typing import IO
 _DIE_WITH_PARENT = ("setpriv", "--pdeathsig", "KILL", "--")
 
 
-def start_child(
-    argv: Sequence[str], output: IO[bytes] | int, errors: IO[bytes], max_bytes: int
-) -> subprocess.Popen[bytes]:
-    """Start ``argv`` with its standard output in ``output`` (a file or a descriptor); no file that
-    it writes may grow beyond ``max_bytes``.
+@dataclass(frozen=True)
+class Streams:
+    """What a child reads and writes: files or descriptors; ``inherited`` ones keep their number."""
 
-    The child has no standard input, the C locale, a session and process group of its own, and
-    dies with the calling *thread* (where there is a setpriv program; else with the service).
-    Raises OSError when the program cannot be started.
+    output: IO[bytes] | int
+    errors: IO[bytes] | int
+    source: IO[bytes] | int = subprocess.DEVNULL
+    inherited: tuple[int, ...] = ()
+
+
+def start_child(argv: Sequence[str], streams: Streams, max_bytes: int) -> subprocess.Popen[bytes]:
+    """Start ``argv``; no file that it writes may grow beyond ``max_bytes``.
+
+    The child has the C locale, a session and process group of its own, and dies with the calling
+    *thread* (where there is a setpriv program; else with the service). Raises OSError when the
+    program cannot be started.
     """
     child = subprocess.Popen(
         [*_launcher(), _program(argv[0]), *argv[1:]],
-        stdin=subprocess.DEVNULL,
-        stdout=output,
-        stderr=errors,
+        stdin=streams.source,
+        stdout=streams.output,
+        stderr=streams.errors,
         cwd="/",
         env={"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"},
         start_new_session=True,
+        pass_fds=streams.inherited,
         # SIGXFSZ stays ignored as Python has it: at the size limit the child sees EFBIG,
         # instead of dumping core.
         restore_signals=False,

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from agent.children import signal_group, start_child
+from agent.children import Streams, signal_group, start_child
 
 MAX_BYTES = 4 << 20
 # A killed child is gone at once; one that the kernel holds is not worth a longer wait.
@@ -86,7 +86,7 @@ class _Reading:
 @contextmanager
 def _reading(path: Path) -> Iterator[_Reading]:
     with _memory_file() as memory, _memory_file() as errors:
-        child = start_child(["cat", "--", str(path)], memory, errors, MAX_BYTES)
+        child = start_child(["cat", "--", str(path)], Streams(memory, errors), MAX_BYTES)
         try:
             yield _Reading(child, memory, errors)
         finally:

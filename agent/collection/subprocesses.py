@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TypeAlias
 
-from agent.children import signal_group, start_child
+from agent.children import Streams, signal_group, start_child
 from agent.collection.bounded_output import BoundedOutput, rest_of_line
 
 STDERR_TAIL = 4096
@@ -166,7 +166,7 @@ def _start(
 ) -> tuple[subprocess.Popen[bytes], _Pump]:
     pipe, end_of_child = os.pipe()
     try:
-        child = start_child(argv, end_of_child, errors, limits.max_bytes)
+        child = start_child(argv, Streams(end_of_child, errors), limits.max_bytes)
     except BaseException:
         os.close(pipe)
         raise
