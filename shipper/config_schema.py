@@ -40,7 +40,8 @@ class S3Destination:
 
 @dataclass(frozen=True)
 class RelayDestination:
-    """The inbox of a central shipper, by rsync over ssh.
+    """The inbox of a central shipper, by rsync over ssh. The key stands in ``identity_file``;
+    ``known_hosts_file`` holds the relay's host key, and no other host key is trusted.
 
     With ``fallback``, bundles go there once the relay has failed for ``fallback_after_sec``;
     without, they wait.

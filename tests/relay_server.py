@@ -1,0 +1,211 @@
+"""A central host for tests: a real sshd on loopback, and the relay's user apart from the test's.
+
+sshd runs in a mount namespace with an /etc/passwd, an /opt and an inbox of its own, so that the
+users ``aod-relay`` and ``aod-shipper`` exist for it alone, and nothing is left on the machine.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+from shipper.config_schema import RelayDestination
+from shipper.relay.authorized_key import authorized_line, read_public_key
+from shipper.relay.limits import Limits
+from tests.minio_server import free_port
+from tests.shipper_support import wait_for
+
+CHECKOUT = Path(__file__).parents[1]
+RELAY_UID, SHIPPER_UID, AOD_GID = 64_101, 64_102, 64_100
+USER = "aod-relay"
+PROGRAM = Path("/opt/aod/current/bin/aod-relay")
+INBOX = Path("/opt/aod/inbox")
+ROOMY = Limits(min_free_mb=0)
+
+# Arguments: the directory that becomes /opt, the checkout, passwd, group, sshd and its options.
+_NAMESPACE = """
+mount --bind "$1" /opt
+mount --bind "$2" /opt/checkout
+mount --bind "$3" /etc/passwd
+mount --bind "$4" /etc/group
+mount -t tmpfs -o mode=755 tmpfs /run
+mkdir /run/sshd
+shift 4
+exec "$@"
+"""
+
+_PROGRAM_TEXT = f"""#!{sys.base_prefix}/bin/python3 -I
+import sys
+sys.path.insert(0, "/opt/checkout")
+sys.dont_write_bytecode = True
+from shipper.relay.cli import main
+sys.exit(main())
+"""
+
+_SSHD_CONFIG = """\
+ListenAddress 127.0.0.1
+Port {port}
+HostKey {directory}/host_key
+PidFile none
+AuthorizedKeysFile /opt/authorized_keys
+UsePAM no
+AuthenticationMethods publickey
+AcceptEnv LANG LC_*
+Subsystem sftp /usr/lib/openssh/sftp-server
+MaxStartups 200
+LogLevel VERBOSE
+"""
+
+
+class RelayUnavailableError(Exception):
+    """This machine cannot run the relay's sshd; the message says why."""
+
+
+class RelayServer:
+    """One central host below ``directory``; `inbox` is its inbox, seen from the test."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self.port = free_port()
+        self.inbox = directory / "opt/aod/inbox"
+        self._keys = directory / "keys"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> RelayServer:
+        self._prepare()
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Start sshd; returns when it takes connections."""
+        paths = [self._directory / "opt", CHECKOUT]
+        paths += [self._directory / "passwd", self._directory / "group"]
+        namespace = ["unshare", "--mount", "sh", "-ec", _NAMESPACE, "sh", *map(str, paths)]
+        sshd = [shutil.which("sshd") or "/usr/sbin/sshd", "-D", "-e"]
+        with (self._directory / "sshd.log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [*namespace, *sshd, "-f", str(self._directory / "sshd_config")],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        wait_for(self._answers, "sshd starts: " + self.log())
+
+    def stop(self) -> None:
+        """End sshd and its sessions."""
+        process, self._process = self._process, None
+        if process is not None:
+            for pid in self.session_pids():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            process.terminate()
+            process.wait(timeout=20)
+
+    def authorize(self, host: str, limits: Limits = ROOMY) -> Path:
+        """Make a key for ``host`` and let it in; the private key's file."""
+        key = self.make_key(host)
+        line = authorized_line(
+            read_public_key(key.with_suffix(".pub")), host, INBOX, PROGRAM, limits
+        )
+        with (self._directory / "opt/authorized_keys").open("a") as file:
+            file.write(line + "\n")
+        return key
+
+    def make_key(self, name: str) -> Path:
+        """A key that may do nothing yet."""
+        return _make_key(self._keys / name)
+
+    def config(self, key: Path, **changes: object) -> RelayDestination:
+        """How a client with ``key`` reaches this host."""
+        settings = {
+            "host": "127.0.0.1",
+            "port": self.port,
+            "identity_file": key,
+            "known_hosts_file": self._directory / "known_hosts",
+            "connect_timeout_sec": 20.0,
+        }
+        return RelayDestination(**{**settings, **changes})  # type: ignore[arg-type]
+
+    def log(self) -> str:
+        """What sshd and the sessions wrote."""
+        path = self._directory / "sshd.log"
+        return path.read_text(errors="replace") if path.exists() else ""
+
+    def session_pids(self) -> list[int]:
+        """Processes of the relay's user: sshd's children and what they started."""
+        pids = []
+        for entry in Path("/proc").iterdir():
+            with contextlib.suppress(OSError):
+                if entry.name.isdecimal() and entry.stat().st_uid == RELAY_UID:
+                    pids.append(int(entry.name))
+        return pids
+
+    def _answers(self) -> bool:
+        assert self._process is not None
+        if self._process.poll() is not None:
+            raise RelayUnavailableError(f"sshd does not start: {self.log()[-1000:]}")
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 5):
+            return True
+        return False
+
+    def _prepare(self) -> None:
+        binaries = self._directory / "opt/aod/current/bin"
+        for directory in (binaries, self.inbox, self._directory / "opt/checkout", self._keys):
+            directory.mkdir(parents=True)
+        os.chown(self.inbox, RELAY_UID, AOD_GID)
+        self.inbox.chmod(0o2770)
+        program = binaries / "aod-relay"
+        program.write_text(_PROGRAM_TEXT)
+        program.chmod(0o755)
+        users = [
+            f"{USER}:*:{RELAY_UID}:{AOD_GID}::/:/bin/sh",
+            f"aod-shipper:*:{SHIPPER_UID}:{AOD_GID}::/nonexistent:/usr/sbin/nologin",
+        ]
+        self._write("passwd", Path("/etc/passwd").read_text() + "\n".join([*users, ""]))
+        self._write("group", Path("/etc/group").read_text() + f"aod:x:{AOD_GID}:\n")
+        self._write("opt/authorized_keys", "")
+        config = _SSHD_CONFIG.format(port=self.port, directory=self._directory)
+        self._write("sshd_config", config)
+        host_key = _make_key(self._directory / "host_key")
+        public = host_key.with_suffix(".pub").read_text()
+        self._write("known_hosts", f"[127.0.0.1]:{self.port} {public}")
+
+    def _write(self, name: str, text: str) -> None:
+        path = self._directory / name
+        path.write_text(text)
+        path.chmod(0o644)
+
+
+def why_not() -> str:
+    """Why no such host can run here; empty when it can."""
+    if os.geteuid() != 0:
+        return "only root can give sshd users of its own"
+    for program in ("unshare", "rsync", "ssh", "ssh-keygen"):
+        if shutil.which(program) is None:
+            return f"no program {program}"
+    if not Path("/usr/sbin/sshd").exists():
+        return "no sshd: install openssh-server"
+    with contextlib.suppress(KeyError):
+        return f"there is a user {pwd.getpwuid(RELAY_UID).pw_name} with the uid of the tests"
+    trial = subprocess.run(["unshare", "--mount", "true"], capture_output=True, check=False)
+    return "" if trial.returncode == 0 else f"no mount namespaces: {trial.stderr!r}"
+
+
+def _make_key(path: Path) -> Path:
+    subprocess.run(
+        ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "", "-f", str(path)],
+        check=True,
+        capture_output=True,
+    )
+    return path
