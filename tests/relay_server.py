@@ -118,9 +118,12 @@ class RelayServer:
         line = authorized_line(
             read_public_key(key.with_suffix(".pub")), host, INBOX, PROGRAM, limits
         )
-        with (self._directory / "opt/authorized_keys").open("a") as file:
-            file.write(line + "\n")
+        self._append(line)
         return key
+
+    def let_in(self, key: Path, options: str) -> None:
+        """Let ``key`` in with another line than `authorize` makes."""
+        self._append(f"{options} {key.with_suffix('.pub').read_text().strip()}")
 
     def make_key(self, name: str) -> Path:
         """A key that may do nothing yet."""
@@ -150,6 +153,10 @@ class RelayServer:
                 if entry.name.isdecimal() and entry.stat().st_uid == RELAY_UID:
                     pids.append(int(entry.name))
         return pids
+
+    def _append(self, line: str) -> None:
+        with (self._directory / "opt/authorized_keys").open("a") as file:
+            file.write(line + "\n")
 
     def _answers(self) -> bool:
         assert self._process is not None

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import errno
-from typing import Literal
 
-# full and busy pass by themselves; missing and bundle: send the archive again; denied and relay
-# need somebody.
-Kind = Literal["full", "busy", "missing", "bundle", "denied", "relay"]
+from shipper.relay.protocol import Kind
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 

@@ -11,14 +11,14 @@ import syslog
 import time
 from pathlib import Path
 
-from shipper.relay import upload
 from shipper.relay.claim import read_claim
 from shipper.relay.commit import commit_bundle, commit_tombstone, keep_heartbeat
 from shipper.relay.host_folder import HostFolder
 from shipper.relay.limits import MIB, Limits
+from shipper.relay.protocol import PROTOCOL, UPLOAD
 from shipper.relay.refusal import Refusal, refusal_of
+from shipper.relay.upload import serve_upload
 
-PROTOCOL = 1
 MAX_DOCUMENT = 1 << 20
 DOCUMENT_PATIENCE_SEC = 30.0
 
@@ -45,9 +45,9 @@ class Session:
         return 1
 
     def _serve(self, command: str) -> int:
-        if command == upload.COMMAND:
+        if command == UPLOAD:
             self._folder.prepare()
-            return upload.serve_upload(self._folder, self._limits)
+            return serve_upload(self._folder, self._limits)
         match = _COMMAND.fullmatch(command)
         if match is None:
             raise Refusal(
@@ -91,7 +91,7 @@ class Session:
         told = f"{self._host}: refused {command[:200]!a}: {refusal.message}"
         syslog.syslog(syslog.LOG_WARNING, told)
         # Standard output belongs to rsync's own protocol there.
-        stream = sys.stderr if command == upload.COMMAND else sys.stdout
+        stream = sys.stderr if command == UPLOAD else sys.stdout
         document = {
             "protocol": PROTOCOL,
             "host": self._host,

@@ -16,7 +16,6 @@ from shipper.relay.host_folder import HostFolder, Usage
 from shipper.relay.limits import MAX_PARTIALS, MIB, Limits
 from shipper.relay.refusal import Refusal
 
-COMMAND = "rsync --server --daemon ."
 POLL_SEC = 0.2
 
 _ULID_PATTERN = "[0-7]" + "[0-9A-HJKMNP-TV-Z]" * 25
