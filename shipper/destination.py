@@ -6,12 +6,17 @@ import socket
 from pathlib import Path
 from typing import Protocol
 
-from shipper.config_schema import DirectoryDestination, RelayDestination, ShipperConfig
+from agent.service.stop_signal import StopSignal
+from shipper.config_schema import (
+    AnyDestination,
+    DirectoryDestination,
+    S3Destination,
+    ShipperConfig,
+)
 from shipper.delivery import Delivery
-from shipper.directory_destination import DirectoryBucket
 from shipper.document import Document
 from shipper.object_key import heartbeat_key
-from shipper.pace import Pace
+from shipper.pace import make_pace
 
 
 class Destination(Protocol):
@@ -37,16 +42,33 @@ class Destination(Protocol):
         unfinished in the store. Raises as `deliver`, but for BundleFault."""
 
 
-def open_destination(config: ShipperConfig, pace: Pace | None = None) -> Destination:
+def open_destination(config: ShipperConfig, stop: StopSignal) -> Destination:
     """The store that the configuration names; touches neither the network nor the disk.
 
-    ``pace`` limits what deliveries take of the network.
+    ``stop`` ends what can be gone on with later.
     """
-    if isinstance(config.destination, DirectoryDestination):
-        return DirectoryBucket(config.destination.path, pace)
-    if isinstance(config.destination, RelayDestination):
-        raise NotImplementedError("relay")
-    # Only here, so that a directory destination needs neither botocore nor its start-up time.
-    from shipper.s3.bucket import S3Bucket
+    return _open(config.destination, config, stop)
 
-    return S3Bucket(config.destination, heartbeat_key(config.prefix, socket.gethostname()), pace)
+
+def _open(settings: AnyDestination, config: ShipperConfig, stop: StopSignal) -> Destination:
+    """Each kind is imported only where it is used: that spares a directory botocore."""
+    pace = make_pace(config.limits, stop)
+    if isinstance(settings, DirectoryDestination):
+        from shipper.directory_destination import DirectoryBucket
+
+        return DirectoryBucket(settings.path, pace)
+    if isinstance(settings, S3Destination):
+        from shipper.s3.bucket import S3Bucket
+
+        return S3Bucket(settings, heartbeat_key(config.prefix, socket.gethostname()), pace)
+    from shipper.relay_destination import RelayInbox
+
+    relay = RelayInbox(settings, stop, pace.bytes_per_second if pace else 0)
+    if settings.fallback is None:
+        return relay
+    from shipper.fallback_destination import FallbackDestination
+
+    another = _open(settings.fallback, config, stop)
+    return FallbackDestination(
+        relay, another, settings.fallback_after_sec, config.retry.max_pause_sec
+    )

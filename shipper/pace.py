@@ -25,7 +25,7 @@ class Pace:
         stop: StopSignal,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._rate = bytes_per_second
+        self.bytes_per_second = bytes_per_second
         self._stop = stop
         self._clock = clock
         self._lock = threading.Lock()
@@ -36,7 +36,7 @@ class Pace:
         with self._lock:
             now = self._clock()
             start = max(now, self._free_at)
-            self._free_at = start + amount / self._rate
+            self._free_at = start + amount / self.bytes_per_second
         if start > now:
             self._stop.wait(start - now)
 

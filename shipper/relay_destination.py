@@ -28,7 +28,7 @@ class RelayInbox:
     """
 
     def __init__(
-        self, config: RelayDestination, stop: StopSignal, bytes_per_second: int = 0
+        self, config: RelayDestination, stop: StopSignal, bytes_per_second: float = 0
     ) -> None:
         self._config = config
         self._session = RelaySession(config, stop, bytes_per_second)
@@ -40,15 +40,15 @@ class RelayInbox:
         """The relay in words."""
         return f"relay {self._config.user}@{self._config.host}:{self._config.port}"
 
-    def deliver(self, delivery: Delivery) -> None:
+    def deliver(self, delivery: Delivery) -> str:
         """See `shipper.destination.Destination`."""
         with delivery.open_archive():  # nothing else than the promised plain file is sent
             pass
         with self._turn:
             # Accepted, and only the answer was lost? Then nothing needs to be sent again.
-            if delivery.id in self._unanswered and self._claim(delivery) is None:
-                return
-            self._push_twice(delivery)
+            if delivery.id not in self._unanswered or self._claim(delivery) is not None:
+                self._push_twice(delivery)
+        return self.description
 
     def put_document(self, document: Document) -> None:
         """See `shipper.destination.Destination`."""

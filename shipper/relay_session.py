@@ -46,7 +46,7 @@ class RelaySession:
     ``bytes_per_second`` limits each upload; 0 does not. Safe for many threads.
     """
 
-    def __init__(self, config: RelayDestination, stop: StopSignal, bytes_per_second: int) -> None:
+    def __init__(self, config: RelayDestination, stop: StopSignal, bytes_per_second: float) -> None:
         self._config = config
         self._stop = stop
         self._bytes_per_second = bytes_per_second
@@ -59,7 +59,7 @@ class RelaySession:
         seconds = math.ceil(self._config.read_timeout_sec)
         argv = ["rsync", "--append-verify", f"--timeout={seconds}", "--no-motd"]
         if self._bytes_per_second:
-            argv.append(f"--bwlimit={max(1, self._bytes_per_second // 1024)}")
+            argv.append(f"--bwlimit={max(1, int(self._bytes_per_second / 1024))}")
         argv += ["--rsh", " ".join(map(_quoted, self._ssh())), "--", str(archive)]
         ended = self._run([*argv, f"{_ALIAS}::incoming/"])
         if ended.status != 0:

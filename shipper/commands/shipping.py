@@ -27,8 +27,6 @@ def make_shipper(
 ) -> Shipper:
     """The shipper that the configuration describes."""
     from shipper.destination import open_destination
-    from shipper.pace import make_pace
     from shipper.shipper import Shipper
 
-    destination = open_destination(config, make_pace(config.limits, stop))
-    return Shipper(config, destination, stop, on_outcome)
+    return Shipper(config, open_destination(config, stop), stop, on_outcome)

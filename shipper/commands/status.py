@@ -6,6 +6,7 @@ import argparse
 import sys
 import time
 
+from agent.service.stop_signal import StopSignal
 from shipper.commands.command import EXIT_LEFT_BEHIND, EXIT_OK, Command
 from shipper.config_schema import ShipperConfig
 from shipper.status import read_status
@@ -24,7 +25,9 @@ def run(config: ShipperConfig, options: argparse.Namespace) -> int:
     from shipper.destination import open_destination
 
     try:
-        status = read_status(config, open_destination(config).description, time.time())
+        status = read_status(
+            config, open_destination(config, StopSignal()).description, time.time()
+        )
     except OSError as error:
         print(f"aod-shipper: the spool cannot be read: {error}", file=sys.stderr)
         return EXIT_LEFT_BEHIND
