@@ -2,55 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
-GAUGE = "gauge"
-COUNTER = "counter"
+from agent.prometheus_text import COUNTER, GAUGE, Metric, exposition, single
 
 FATES = ("delivered", "pending", "evicted", "quarantined")
 LOSSES = ("ring_full", "bad_records")
 
 
-@dataclass(frozen=True)
-class Metric:
-    """One family: ``samples`` maps the value of ``label`` ('' for none) to the sample's value."""
-
-    name: str
-    type: str
-    help: str
-    samples: Mapping[str, float]
-    label: str = ""
-
-    def lines(self) -> Iterator[str]:
-        """HELP, TYPE and samples."""
-        yield f"# HELP {self.name} {self.help}"
-        yield f"# TYPE {self.name} {self.type}"
-        for value, number in self.samples.items():
-            labels = f'{{{self.label}="{_escaped(value)}"}}' if self.label else ""
-            yield f"{self.name}{labels} {number:.17g}"
-
-
 def metrics_text(status: Mapping[str, Any] | None) -> str:
     """``status`` as the agent answers it, in the text format; None: no agent is running."""
-    metrics = [_single("aod_agent_up", GAUGE, "1: an agent answers.", status is not None)]
+    metrics = [single("aod_agent_up", GAUGE, "1: an agent answers.", status is not None)]
     if status is not None:
         for family in (_agent, _events, _incidents, _collections, _spool, _components):
             metrics += family(status)
-    return "".join(f"{line}\n" for metric in metrics for line in metric.lines())
-
-
-def _single(name: str, kind: str, text: str, value: float) -> Metric:
-    return Metric(name, kind, text, {"": value})
+    return exposition(metrics)
 
 
 def _agent(status: Mapping[str, Any]) -> list[Metric]:
     watching = status["source"]["state"] == "watching"
     return [
         Metric("aod_agent_info", GAUGE, "The agent's version.", {status["version"]: 1}, "version"),
-        _single("aod_agent_uptime_seconds", GAUGE, "Since its start.", status["uptime_sec"]),
-        _single("aod_agent_watching", GAUGE, "1: the probes are attached.", watching),
+        single("aod_agent_uptime_seconds", GAUGE, "Since its start.", status["uptime_sec"]),
+        single("aod_agent_watching", GAUGE, "1: the probes are attached.", watching),
     ]
 
 
@@ -58,8 +33,8 @@ def _events(status: Mapping[str, Any]) -> list[Metric]:
     events = status["events"]
     lost = {cause: events[cause] for cause in LOSSES if cause in events}
     return [
-        _single("aod_smb_commands_total", COUNTER, "SMB commands seen.", events["commands"]),
-        _single(
+        single("aod_smb_commands_total", COUNTER, "SMB commands seen.", events["commands"]),
+        single(
             "aod_events_total",
             COUNTER,
             "Slow and failed SMB commands that the kernel program reported.",
@@ -73,9 +48,9 @@ def _incidents(status: Mapping[str, Any]) -> list[Metric]:
     incidents = status["incidents"]
     last = len(incidents["open"])
     return [
-        _single("aod_incidents_total", COUNTER, "Incidents that began.", incidents["opened"]),
-        _single("aod_incidents_open", GAUGE, "Incidents that last.", last),
-        _single(
+        single("aod_incidents_total", COUNTER, "Incidents that began.", incidents["opened"]),
+        single("aod_incidents_open", GAUGE, "Incidents that last.", last),
+        single(
             "aod_incident_triggers_suppressed_total",
             COUNTER,
             "Further triggers of incidents that had their bundle.",
@@ -89,7 +64,7 @@ def _collections(status: Mapping[str, Any]) -> list[Metric]:
     ended = {name: collections[name] for name in ("collected", "failed", "refused")}
     return [
         Metric("aod_collections_total", COUNTER, "Collections by their end.", ended, "result"),
-        _single("aod_collections_running", GAUGE, "Collections under way.", collections["running"]),
+        single("aod_collections_running", GAUGE, "Collections under way.", collections["running"]),
     ]
 
 
@@ -101,13 +76,13 @@ def _spool(status: Mapping[str, Any]) -> list[Metric]:
     }
     metrics = [
         Metric("aod_cleanup_total", COUNTER, "What cleaning the spool came to.", cleanup, "result"),
-        _single(
+        single(
             "aod_spool_readable",
             GAUGE,
             "0: the bundles cannot be counted, and are left out here.",
             not bundles["fault"],
         ),
-        _single(
+        single(
             "aod_filesystem_floor_bytes",
             GAUGE,
             "With less free, no bundle is made (cleanup.min_free_mb).",
@@ -116,7 +91,7 @@ def _spool(status: Mapping[str, Any]) -> list[Metric]:
     ]
     if disk["free_bytes"] is not None:
         text = "Free for ordinary users on the spool's file system."
-        metrics.append(_single("aod_filesystem_free_bytes", GAUGE, text, disk["free_bytes"]))
+        metrics.append(single("aod_filesystem_free_bytes", GAUGE, text, disk["free_bytes"]))
     return metrics if bundles["fault"] else metrics + _bundles(bundles)
 
 
@@ -124,10 +99,10 @@ def _bundles(bundles: Mapping[str, Any]) -> list[Metric]:
     """Gauges, although three of the fates are final: a bundle may go from one to another."""
     by_fate = {fate: bundles[fate] for fate in FATES}
     return [
-        _single("aod_bundles_made", GAUGE, "The sum of aod_bundles.", bundles["made"]),
+        single("aod_bundles_made", GAUGE, "The sum of aod_bundles.", bundles["made"]),
         Metric("aod_bundles", GAUGE, "Bundles by what became of them.", by_fate, "fate"),
-        _single("aod_spool_bytes", GAUGE, "Size of all archives here.", bundles["total_bytes"]),
-        _single(
+        single("aod_spool_bytes", GAUGE, "Size of all archives here.", bundles["total_bytes"]),
+        single(
             "aod_spool_pending_bytes",
             GAUGE,
             "Size of the archives that wait for the shipper.",
@@ -145,7 +120,3 @@ def _components(status: Mapping[str, Any]) -> list[Metric]:
         Metric("aod_component_restarts_total", COUNTER, text, restarts, "component"),
         Metric("aod_component_running", GAUGE, "1: it runs.", running, "component"),
     ]
-
-
-def _escaped(label: str) -> str:
-    return label.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
