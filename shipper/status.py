@@ -31,7 +31,8 @@ class Waiting:
 @dataclass(frozen=True)
 class SourceStatus:
     """One spool, or all together. ``last_delivery`` is the newest receipt; ``tombstones`` are
-    those of which the store does not know yet; ``last_heartbeat`` is when an inbox got it."""
+    those of which the store does not know yet; ``last_heartbeat`` is when an inbox got it;
+    ``agent_version`` made the newest bundle that is still here."""
 
     spool: str
     host: str | None
@@ -41,6 +42,7 @@ class SourceStatus:
     newest_pending: Waiting | None = None
     last_delivery: dict[str, Any] | None = None
     last_heartbeat: str | None = None
+    agent_version: str | None = None
 
 
 @dataclass(frozen=True)
@@ -108,13 +110,13 @@ def find_running(config: ShipperConfig) -> Holder | None:
 
 def queue_of(spool: Spool) -> list[SpooledBundle]:
     """What waits to be shipped, the newest bundle first. Raises OSError."""
-    pending = [one for one in spool.pending() if not one.quarantined and not one.evicted]
-    return pending[::-1]
+    return _queue(spool.finished())
 
 
 def read_source(source: Source, now: float) -> SourceStatus:
     """How one spool stands. Raises OSError when it may not be read."""
-    spool, queue = source.spool, queue_of(source.spool)
+    spool, finished = source.spool, source.spool.finished()
+    queue = _queue(finished)
     waiting = [
         Waiting(bundle.id, max(0.0, now - bundle.time_ms / 1000))
         for bundle in (queue[-1:] + queue[:1])
@@ -128,7 +130,13 @@ def read_source(source: Source, now: float) -> SourceStatus:
         newest_pending=waiting[-1] if waiting else None,
         last_delivery=_newest_receipt(spool),
         last_heartbeat=None if source.host is None else _heartbeat_time(spool),
+        agent_version=_agent_version(finished[-1]) if finished else None,
     )
+
+
+def _queue(finished: Sequence[SpooledBundle]) -> list[SpooledBundle]:
+    waiting = [one for one in finished if not (one.shipped or one.quarantined or one.evicted)]
+    return waiting[::-1]
 
 
 def _total(sources: Sequence[SourceStatus]) -> SourceStatus:
@@ -161,6 +169,14 @@ def _newest_receipt(spool: Spool) -> dict[str, Any] | None:
     except (OSError, ValueError, RecursionError):  # none yet, or not one of ours
         return None
     return receipt if isinstance(receipt, dict) else None
+
+
+def _agent_version(bundle: SpooledBundle) -> str | None:
+    try:
+        version = bundle.manifest().get("agent_version")
+    except (OSError, ValueError, RecursionError):  # gone meanwhile, or a bad bundle
+        return None
+    return version if isinstance(version, str) else None
 
 
 def _heartbeat_time(spool: Spool) -> str | None:
