@@ -140,8 +140,8 @@ def _pending(bundle: FoundBundle, scene: Scene) -> list[str]:
 
 
 def _parts(note: dict[str, Any], size: int) -> str:
-    parts, part_size = note.get("parts"), note.get("part_size")
-    done = len(parts) if isinstance(parts, (list, dict)) else UNKNOWN
+    etags, part_size = note.get("etags"), note.get("part_size")
+    done = len(etags) if isinstance(etags, list) else UNKNOWN
     total = math.ceil(size / part_size) if isinstance(part_size, int) and part_size > 0 else "?"
     return f"{done} of {total} parts are in the store"
 

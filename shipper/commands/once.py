@@ -3,25 +3,35 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import sys
 
+from agent.storage.spool import SpooledBundle
 from shipper.commands.command import EXIT_LEFT_BEHIND, EXIT_OK, Command, print_fault
 from shipper.commands.shipping import make_shipper, stop_on_signals
 from shipper.config_schema import ShipperConfig
 from shipper.outcome import Outcome, Summary
+from shipper.progress import Progress
+from shipper.sources import find_sources
 from shipper.spool_lock import ShippingLock
+from shipper.status import queue_of
 
 
 def run(config: ShipperConfig, options: argparse.Namespace) -> int:
     """Ship what is waiting, then end."""
 
+    progress = _expected(config)
+
     def show(outcome: Outcome) -> None:
+        if not outcome.tombstone and outcome.fault is None:
+            progress.advance(outcome.size)
         if outcome.key and not outcome.fault and not options.json:
-            print(f"shipped {outcome.title} ({outcome.size} bytes) {outcome.key}", flush=True)
+            with progress.hidden():
+                print(f"shipped {outcome.title} ({outcome.size} bytes) {outcome.key}", flush=True)
 
     stop = stop_on_signals()
-    with ShippingLock(config):
+    with ShippingLock(config), progress:
         summary = make_shipper(config, stop, show).ship_pending()
     print(json.dumps(_document(summary), indent=2) if options.json else _text(summary))
     for note in summary.notes():
@@ -29,6 +39,15 @@ def run(config: ShipperConfig, options: argparse.Namespace) -> int:
     if stop.is_set() and not summary.complete:
         print("aod-shipper: stopped", file=sys.stderr)
     return EXIT_OK if summary.complete else EXIT_LEFT_BEHIND
+
+
+def _expected(config: ShipperConfig) -> Progress:
+    """Over all that is pending now; a spool that cannot be listed is told of by the shipping."""
+    pending: list[SpooledBundle] = []
+    with contextlib.suppress(OSError):
+        for source in find_sources(config):
+            pending += queue_of(source.spool)
+    return Progress(len(pending), sum(bundle.size for bundle in pending))
 
 
 def _text(summary: Summary) -> str:

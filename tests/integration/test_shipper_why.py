@@ -142,7 +142,7 @@ def test_pending_with_nothing_in_the_way(why, spool):
 def test_upload_in_parts(why, spool):
     bundle = add_bundle(spool, b"x" * 100)
     note = spool.path(bundle.id, ".uploading")
-    note.write_text(json.dumps({"parts": ["a", "b"], "part_size": 30}))
+    note.write_text(json.dumps({"etags": ["a", "b"], "part_size": 30}))
     code, states, text = why(bundle.id)
     assert (code, states) == (1, ["uploading"])
     assert "being uploaded: 2 of 4 parts are in the store" in text
