@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -28,7 +27,7 @@ class Progress:
         self,
         total_bundles: int,
         total_bytes: int,
-        stream: TextIO = sys.stderr,
+        stream: TextIO,
         steady: Callable[[], float] = time.monotonic,
     ) -> None:
         self._total = total_bundles

@@ -47,7 +47,7 @@ def _expected(config: ShipperConfig) -> Progress:
     with contextlib.suppress(OSError):
         for source in find_sources(config):
             pending += queue_of(source.spool)
-    return Progress(len(pending), sum(bundle.size for bundle in pending))
+    return Progress(len(pending), sum(bundle.size for bundle in pending), sys.stderr)
 
 
 def _text(summary: Summary) -> str:
