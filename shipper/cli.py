@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from agent import __version__
-from shipper.commands import metrics, once, requeue, retry, run, status, verify, why
+from shipper.commands import fleet, metrics, once, requeue, retry, run, status, verify, why
 from shipper.commands.command import EXIT_LEFT_BEHIND, EXIT_USAGE, Command, print_fault
 from shipper.config_loader import ConfigError, load_config
 from shipper.faults import Fault
@@ -25,6 +25,7 @@ COMMANDS: tuple[Command, ...] = (
     retry.COMMAND,
     requeue.COMMAND,
     verify.COMMAND,
+    fleet.COMMAND,
     metrics.COMMAND,
 )
 
