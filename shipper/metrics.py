@@ -61,7 +61,7 @@ def _counters(state: ShipperState) -> list[Metric]:
             "aod_shipper_failures_total",
             COUNTER,
             "Attempts that failed, by the fault's kind.",
-            {kind: state.failures.get(kind, 0) for kind in {*PAUSING_KINDS, *state.failures}},
+            {**dict.fromkeys(PAUSING_KINDS, 0), **state.failures},
             "kind",
         ),
     ]

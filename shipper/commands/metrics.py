@@ -10,7 +10,6 @@ from pathlib import Path
 from shipper.commands.command import EXIT_LEFT_BEHIND, EXIT_OK, Command
 from shipper.config_schema import ShipperConfig
 from shipper.metrics import metrics_text
-from shipper.metrics_outlets import MetricsFile
 from shipper.status import read_status
 
 
@@ -27,6 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(config: ShipperConfig, options: argparse.Namespace) -> int:
     """The status for Prometheus."""
     from shipper.destination import open_destination
+    from shipper.metrics_outlets import MetricsFile
 
     try:
         status = read_status(config, open_destination(config).description, time.time())
