@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from agent.service.stop_signal import StopSignal
 from shipper.config_schema import (
     DirectoryDestination,
     RelayDestination,
@@ -61,7 +62,7 @@ def open_readers(config: ShipperConfig) -> Mapping[str, StoreReader]:
     store = destination.fallback if isinstance(destination, RelayDestination) else destination
     if store is None:
         return {}
-    description = open_destination(replace(config, destination=store)).description
+    description = open_destination(replace(config, destination=store), StopSignal()).description
     return {description: _open(store, description, config)}
 
 
@@ -73,6 +74,6 @@ def _open(
 
         return DirectoryReader(store.path)
     # Only here, so that a directory needs neither boto3 nor its start-up time.
-    from shipper.s3_reader import S3Reader
+    from shipper.s3.reader import S3Reader
 
     return S3Reader(store, description, config.retry)

@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+from agent.service.stop_signal import StopSignal
 from shipper.commands.command import EXIT_LEFT_BEHIND, EXIT_OK, Command
 from shipper.config_schema import ShipperConfig
 from shipper.metrics import metrics_text
@@ -29,7 +30,9 @@ def run(config: ShipperConfig, options: argparse.Namespace) -> int:
     from shipper.metrics_outlets import MetricsFile
 
     try:
-        status = read_status(config, open_destination(config).description, time.time())
+        status = read_status(
+            config, open_destination(config, StopSignal()).description, time.time()
+        )
         text = metrics_text(status)
         if options.output is None:
             print(text, end="")

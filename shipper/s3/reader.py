@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-import threading
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
-from botocore.exceptions import BotoCoreError, ClientError, IncompleteReadError
-from botocore.parsers import ResponseParserError
+from botocore.exceptions import ClientError, IncompleteReadError
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from shipper.config_schema import RetryConfig, S3Destination
 from shipper.faults import Fault, NetworkFault
+from shipper.object_key import heartbeat_key
+from shipper.s3.answers import STORE_ERRORS
+from shipper.s3.client import ClientKeeper
+from shipper.s3.faults import as_fault
+from shipper.s3.words import store_words
 from shipper.store_reader import DOCUMENT_LIMIT, ReadDeniedFault, StoredDocument, StoredObject
 
 Result = TypeVar("Result")
@@ -20,7 +23,6 @@ Result = TypeVar("Result")
 _READ_SIZE = 1 << 20
 _FORBIDDEN = 403
 _NOT_FOUND = 404
-_STORE_ERRORS = (BotoCoreError, ClientError, ResponseParserError, KeyError, ValueError)
 
 
 class _Client(Protocol):
@@ -45,8 +47,8 @@ class S3Reader:
     def __init__(self, config: S3Destination, description: str, retry: RetryConfig) -> None:
         self._config = config
         self._description = description
-        self._client: _Client | None = None
-        self._lock = threading.Lock()
+        self._words = store_words(config, heartbeat_key("", ""))
+        self._clients = ClientKeeper(config)
         self._retrying = Retrying(
             retry=retry_if_exception_type(NetworkFault),
             stop=stop_after_attempt(retry.attempts),
@@ -119,17 +121,12 @@ class S3Reader:
 
     def _once(self, ask: Callable[[_Client], Result]) -> Result:
         try:
-            return ask(self._opened())
-        except _STORE_ERRORS as error:
+            client: Any = self._clients.get()  # the same, for other operations
+            return ask(client)
+        except STORE_ERRORS as error:
             if _is_missing(error):
                 raise _NoObjectError from error
             raise self._fault(error) from error
-
-    def _opened(self) -> _Client:
-        with self._lock:
-            if self._client is None:
-                self._client = _open_client(self._config)
-            return self._client
 
     def _fault(self, error: Exception) -> Fault:
         if _status(error) == _FORBIDDEN:
@@ -142,7 +139,7 @@ class S3Reader:
             )
         if isinstance(error, IncompleteReadError):
             return NetworkFault(f"{self._description}: an answer was cut off", "try again")
-        return _as_fault(error, self._description)
+        return as_fault(error, self._words)
 
 
 class _NoObjectError(Exception):
@@ -159,19 +156,3 @@ def _status(error: Exception) -> int:
     if not isinstance(error, ClientError):
         return 0
     return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode") or 0)
-
-
-def _open_client(config: S3Destination) -> _Client:
-    """The one place that knows how a client of this store is made."""
-    from shipper.s3_destination import _make_client
-
-    client: Any = _make_client(config)
-    reading: _Client = client
-    return reading
-
-
-def _as_fault(error: Exception, description: str) -> Fault:
-    """The one place that knows how the store's errors are sorted."""
-    from shipper.s3_faults import as_fault
-
-    return as_fault(error, description)
