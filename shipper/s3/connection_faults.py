@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from botocore.exceptions import (
     BotoCoreError,
+    ConnectionClosedError,
     ConnectTimeoutError,
     ProxyConnectionError,
     ReadTimeoutError,
@@ -134,6 +135,12 @@ _MEANINGS = (
         NetworkFault,
         "silent: the store at {address} does not go on",
         "see how the store does; read_timeout_sec is the limit",
+    ),
+    _Meaning(
+        _is(ConnectionClosedError),
+        NetworkFault,
+        "the connection to {address} was closed without an answer",
+        _REACHABLE,
     ),
 )
 

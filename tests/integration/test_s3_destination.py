@@ -3,9 +3,7 @@
 import hashlib
 import json
 import os
-from pathlib import Path
 
-import boto3
 import pytest
 
 from agent.storage.tombstone import make_tombstone
@@ -14,6 +12,12 @@ from shipper.faults import BundleFault, DestinationFault, NetworkFault
 from shipper.s3.bucket import S3Bucket
 from shipper.s3.multipart import PART_SIZE
 from tests.minio_server import MinioServer
+from tests.s3_support import (
+    WRITE_ONLY,
+    credentials_file,
+    forget_credentials_of_this_machine,
+    restricted_key,
+)
 from tests.shipper_support import (
     NOON,
     PROBE_KEY,
@@ -21,7 +25,6 @@ from tests.shipper_support import (
     delivery_of,
     make_shipper,
     new_spool,
-    write_key,
 )
 
 pytestmark = pytest.mark.minio
@@ -39,16 +42,7 @@ def bucket(minio):
 
 @pytest.fixture(autouse=True)
 def no_credentials_of_this_machine(monkeypatch):
-    for name in [name for name in os.environ if name.startswith("AWS_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nonexistent")
-    monkeypatch.delenv("CREDENTIALS_DIRECTORY", raising=False)
-
-
-def credentials_file(path: Path, key: str, secret: str, token: str = "") -> Path:
-    lines = [f"aws_access_key_id = {key}", f"aws_secret_access_key = {secret}"]
-    return write_key(path, *lines, *([f"aws_session_token = {token}"] if token else []))
+    forget_credentials_of_this_machine(monkeypatch)
 
 
 @pytest.fixture
@@ -160,18 +154,6 @@ def test_refusal_names_its_remedy_and_all_stays_pending(
     assert (spool.counts().pending, summary.left, minio.keys(bucket)) == (2, 2, [])
 
 
-def temporary_key(minio, bucket, action):
-    """A key that may do nothing but ``action`` on the bucket's objects."""
-    statement = {"Effect": "Allow", "Action": [action], "Resource": [f"arn:aws:s3:::{bucket}/*"]}
-    policy = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
-    tokens = boto3.session.Session().client("sts", **minio.boto3_arguments())
-    answer = tokens.assume_role(
-        RoleArn="arn:aws:iam::1:role/test", RoleSessionName="test", Policy=policy
-    )
-    granted = answer["Credentials"]
-    return granted["AccessKeyId"], granted["SecretAccessKey"], granted["SessionToken"]
-
-
 def test_tombstone_lies_beside_the_bundles_and_is_put_once(minio, bucket, store, spool):
     bundle = add_bundle(spool)
     evicted = delivery_of(bundle).keys.manifest.removesuffix(".json") + ".evicted.json"
@@ -206,7 +188,7 @@ def test_tombstone_waits_for_a_server_that_is_away(minio, spool, tmp_path):
 
 @pytest.mark.parametrize("size", [1000, PART_SIZE + 1])
 def test_key_that_may_only_write_is_enough(minio, bucket, store, spool, tmp_path, size):
-    key = temporary_key(minio, bucket, "s3:PutObject")
+    key = restricted_key(minio, bucket, WRITE_ONLY)
     path = credentials_file(tmp_path / "write-only", *key)
     add_bundle(spool, os.urandom(size))
     assert make_shipper(spool, store(credentials_file=path)).ship_pending().complete
@@ -214,7 +196,7 @@ def test_key_that_may_only_write_is_enough(minio, bucket, store, spool, tmp_path
 
 
 def test_key_that_may_not_write_is_told_what_to_allow(minio, bucket, store, spool, tmp_path):
-    path = credentials_file(tmp_path / "read", *temporary_key(minio, bucket, "s3:GetObject"))
+    path = credentials_file(tmp_path / "read", *restricted_key(minio, bucket, ["s3:GetObject"]))
     with pytest.raises(DestinationFault, match="AccessDenied") as caught:
         store(credentials_file=path).deliver(delivery_of(add_bundle(spool)))
     assert "s3:PutObject" in caught.value.remedy
