@@ -52,20 +52,20 @@ class StoreGate:
     """Passes requests on to the server at ``port``, each as ``decide`` says. Thread-safe.
 
     ``requests`` has what came, in order, without the trial of conditional writes (``probes`` has
-    it). With ``ignore_conditions`` the server never hears of If-None-Match.
+    it, each as ``decide_probe`` says).
     """
 
     def __init__(
         self,
         port: int,
         decide: Callable[[Request], Decision] = lambda _: Fate.PASS,
-        ignore_conditions: bool = False,
+        decide_probe: Callable[[Request], Decision] = lambda _: Fate.PASS,
     ) -> None:
         self.requests: list[Request] = []
         self.probes: list[Request] = []
         self.decide = decide
         self._port = port
-        self._ignore_conditions = ignore_conditions
+        self._decide_probe = decide_probe
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
 
@@ -93,8 +93,7 @@ class StoreGate:
         connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=60)
         connection.putrequest(handler.command, handler.path, True, True)
         for name, value in handler.headers.items():
-            if not (self._ignore_conditions and name.lower() == "if-none-match"):
-                connection.putheader(name, value)
+            connection.putheader(name, value)
         connection.endheaders()
         expects = "expect" in {name.lower() for name in handler.headers}
         if body and not (expects and self._answers_early(connection.sock)):
@@ -125,7 +124,7 @@ class StoreGate:
                 body = self.rfile.read(int(headers.get("content-length", 0)))
                 if url.path.endswith("/heartbeat.json"):
                     gate.probes.append(request)
-                    decision: Decision = Fate.PASS
+                    decision = gate._decide_probe(request)
                 else:
                     gate.requests.append(request)
                     decision = gate.decide(request)

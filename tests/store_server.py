@@ -8,6 +8,7 @@ import functools
 import os
 import secrets
 import socket
+import ssl
 import subprocess
 import time
 import urllib.error
@@ -28,13 +29,19 @@ AnyStore = TypeVar("AnyStore", bound="StoreServer")
 class StoreServer(abc.ABC):
     """One server with a data directory and credentials of its own, on 127.0.0.1.
 
-    A guest with QEMU's user network reaches it as 10.0.2.2 at the same `port`.
+    ``settings`` are further variables of its environment. With ``ca_bundle`` it speaks TLS, and
+    finds its certificate where it looks for one. A guest with QEMU's user network reaches it as
+    10.0.2.2 at the same `port`.
     """
 
     name: str
     ready_path: str
 
-    def __init__(self, binary: Path, directory: Path) -> None:
+    def __init__(
+        self, binary: Path, directory: Path, ca_bundle: Path | None = None, **settings: str
+    ) -> None:
+        self._ca_bundle = ca_bundle
+        self._settings = settings
         self.binary = binary
         self.directory = directory
         self._process: subprocess.Popen[bytes] | None = None
@@ -59,7 +66,7 @@ class StoreServer(abc.ABC):
 
     @property
     def endpoint_url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"{'https' if self._ca_bundle else 'http'}://127.0.0.1:{self.port}"
 
     def start(self) -> None:
         """Start (again) on the same port and data; returns when the server takes requests."""
@@ -68,7 +75,7 @@ class StoreServer(abc.ABC):
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 self.command(),
-                env={**home, **self.environment()},
+                env={**home, **self.environment(), **self._settings},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -91,6 +98,7 @@ class StoreServer(abc.ABC):
     def boto3_arguments(self) -> dict[str, Any]:
         return {
             "endpoint_url": self.endpoint_url,
+            "verify": str(self._ca_bundle) if self._ca_bundle else None,
             "region_name": "us-east-1",
             "aws_access_key_id": self.access_key,
             "aws_secret_access_key": self.secret_key,
@@ -127,7 +135,10 @@ class StoreServer(abc.ABC):
         return self.directory / f"{self.name}.log"
 
     def _wait_until_ready(self, process: subprocess.Popen[bytes]) -> None:
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        tls = ssl.create_default_context(cafile=self._ca_bundle) if self._ca_bundle else None
+        opener = urllib.request.build_opener(
+            urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=tls)
+        )
         deadline = time.monotonic() + START_TIMEOUT_SEC
         while time.monotonic() < deadline and process.poll() is None:
             with contextlib.suppress(urllib.error.URLError, OSError):
