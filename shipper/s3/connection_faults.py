@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Callable, Iterator
-from http.client import BadStatusLine
 from typing import NamedTuple
 
 from botocore.exceptions import (
@@ -22,7 +21,6 @@ from shipper.s3.words import StoreWords, printable
 # X509_V_ERR_ of OpenSSL's x509_vfy.h.
 _NOT_YET_VALID, _EXPIRED, _OTHER_HOST, _OTHER_ADDRESS = 9, 10, 62, 64
 _PLAIN_ANSWER = ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE")
-_TLS_ALERT = "\x15\x03"
 
 
 class _Meaning(NamedTuple):
@@ -38,7 +36,7 @@ class _Meaning(NamedTuple):
 def _certificate(*codes: int) -> Callable[[BaseException], bool]:
     return lambda error: (
         isinstance(error, ssl.SSLCertVerificationError)
-        and (not codes or error.verify_code in codes)
+        and (not codes or getattr(error, "verify_code", None) in codes)
     )
 
 
@@ -48,12 +46,16 @@ def _tls(*reasons: str) -> Callable[[BaseException], bool]:
     )
 
 
+def _other_host(error: BaseException) -> bool:
+    """Found by OpenSSL or, where it is left to that, by urllib3."""
+    return (
+        _certificate(_OTHER_HOST, _OTHER_ADDRESS)(error)
+        or type(error).__name__ == "CertificateError"
+    )
+
+
 def _is(*kinds: type[BaseException]) -> Callable[[BaseException], bool]:
     return lambda error: isinstance(error, kinds)
-
-
-def _tls_where_none_was_asked_for(error: BaseException) -> bool:
-    return isinstance(error, BadStatusLine) and str(error).startswith(_TLS_ALERT)
 
 
 _REACHABLE = "check that the store runs there, and the firewalls between"
@@ -77,7 +79,7 @@ _MEANINGS = (
         _CLOCKS,
     ),
     _Meaning(
-        _certificate(_OTHER_HOST, _OTHER_ADDRESS),
+        _other_host,
         DestinationFault,
         "the store's certificate is for another host than {address}",
         _NAME,
@@ -93,12 +95,6 @@ _MEANINGS = (
         DestinationFault,
         "no TLS is spoken at {address}",
         "use http in endpoint_url, or better, give the store a certificate",
-    ),
-    _Meaning(
-        _tls_where_none_was_asked_for,
-        DestinationFault,
-        "TLS is spoken at {address}",
-        "use https in endpoint_url",
     ),
     _Meaning(
         _is(ssl.SSLEOFError, ssl.SSLZeroReturnError),
@@ -140,7 +136,7 @@ _MEANINGS = (
         _is(ConnectionClosedError),
         NetworkFault,
         "the connection to {address} was closed without an answer",
-        _REACHABLE,
+        _REACHABLE + "; an http URL for a port that speaks TLS ends so as well",
     ),
 )
 
@@ -159,7 +155,7 @@ def connection_fault(error: BotoCoreError, store: StoreWords) -> Fault | None:
 def _detail(chain: list[BaseException]) -> str:
     """What OpenSSL or the kernel said of it."""
     for error in chain:
-        if isinstance(error, ssl.SSLCertVerificationError):
+        if isinstance(error, ssl.SSLCertVerificationError) and hasattr(error, "verify_message"):
             return f" ({printable(error.verify_message)})"
         if isinstance(error, ssl.SSLError) and error.reason:
             return f" ({printable(error.reason)})"

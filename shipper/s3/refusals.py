@@ -109,6 +109,10 @@ _BY_CODE: Mapping[str, _Meaning] = {
 _BY_STATUS: Mapping[int, _Meaning] = {
     301: _UNKNOWN_REGION,
     403: _DENIED,
+    407: _Meaning(
+        "the proxy wants a password",
+        "write it into HTTPS_PROXY or HTTP_PROXY of aod-shipper's environment",
+    ),
     429: _PASSING,
     501: _OTHER,
     505: _OTHER,

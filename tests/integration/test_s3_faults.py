@@ -2,9 +2,6 @@
 
 import os
 import socket
-import ssl
-import subprocess
-import threading
 
 import pytest
 
@@ -13,7 +10,6 @@ from shipper.faults import DestinationFault, NetworkFault
 from shipper.s3 import client
 from shipper.s3.bucket import S3Bucket
 from shipper.s3.multipart import PART_SIZE
-from tests.minio_server import free_port
 from tests.shipper_support import (
     PROBE_KEY,
     ScriptedStore,
@@ -154,16 +150,6 @@ def test_hostile_answer_cannot_forge_log_lines(spool, connect):
     assert len(caught.value.message) < 500
 
 
-def test_nobody_listening_is_a_network_fault(spool, connect):
-    with pytest.raises(NetworkFault):
-        connect(f"http://127.0.0.1:{free_port()}").deliver(delivery_of(add_bundle(spool)))
-
-
-def test_unknown_host_is_a_network_fault(spool, connect):
-    with pytest.raises(NetworkFault):
-        connect("http://store.invalid:9000").deliver(delivery_of(add_bundle(spool)))
-
-
 @pytest.mark.parametrize("size", [100, 12 << 20], ids=["waits for the answer", "cannot send"])
 def test_silent_server_is_given_up_after_the_timeout(spool, connect, size):
     delivery = delivery_of(add_bundle(spool, os.urandom(size)))
@@ -171,81 +157,6 @@ def test_silent_server_is_given_up_after_the_timeout(spool, connect, size):
         endpoint = f"http://127.0.0.1:{listener.getsockname()[1]}"
         with pytest.raises(NetworkFault):
             connect(endpoint, read_timeout_sec=0.5).deliver(delivery)
-
-
-@pytest.fixture
-def certificate(tmp_path):
-    """A self-signed certificate for 127.0.0.1 with its key in one file."""
-    key, path = tmp_path / "tls.key", tmp_path / "tls.pem"
-    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
-    command += [
-        "-nodes",
-        "-days",
-        "2",
-        "-subj",
-        "/CN=test",
-        "-addext",
-        "subjectAltName=IP:127.0.0.1",
-    ]
-    subprocess.run([*command, "-keyout", key, "-out", path], check=True, capture_output=True)
-    path.write_bytes(path.read_bytes() + key.read_bytes())
-    return path
-
-
-@pytest.fixture
-def tls_store(certificate):
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate)
-    with ScriptedStore(lambda *_: (200, "etag"), context) as server:
-        yield server
-
-
-def test_untrusted_certificate_is_refused(spool, connect, tls_store):
-    with pytest.raises(DestinationFault, match="certificate not trusted") as caught:
-        connect(tls_store.endpoint_url).deliver(delivery_of(add_bundle(spool)))
-    assert "ca_bundle" in caught.value.remedy
-    assert tls_store.requests == []
-
-
-def test_certificate_of_the_ca_bundle_is_trusted(spool, connect, tls_store, certificate):
-    destination = connect(tls_store.endpoint_url, ca_bundle=certificate)
-    destination.deliver(delivery_of(add_bundle(spool)))
-    assert len(tls_store.requests) == 2
-
-
-def test_plain_server_behind_https_is_a_destination_fault(spool, connect):
-    with (
-        ScriptedStore(lambda *_: (200, "etag")) as server,
-        pytest.raises(DestinationFault, match="TLS"),
-    ):
-        endpoint = server.endpoint_url.replace("http:", "https:")
-        connect(endpoint).deliver(delivery_of(add_bundle(spool)))
-
-
-def test_connection_closed_in_the_handshake_is_a_network_fault(spool, connect):
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-
-        def hang_up():
-            connection, _ = listener.accept()
-            connection.recv(10_000)
-            connection.close()
-
-        thread = threading.Thread(target=hang_up)
-        thread.start()
-        with pytest.raises(NetworkFault):
-            endpoint = f"https://127.0.0.1:{listener.getsockname()[1]}"
-            connect(endpoint).deliver(delivery_of(add_bundle(spool)))
-        thread.join()
-
-
-@pytest.mark.parametrize("content", [None, "no certificate"])
-def test_unusable_ca_bundle_is_named(spool, connect, tmp_path, content):
-    path = tmp_path / "ca.pem"
-    if content is not None:
-        path.write_text(content)
-    with pytest.raises(DestinationFault, match=r"ca\.pem") as caught:
-        connect("https://127.0.0.1:1", ca_bundle=path).deliver(delivery_of(add_bundle(spool)))
-    assert "PEM" in caught.value.remedy
 
 
 @pytest.mark.parametrize(

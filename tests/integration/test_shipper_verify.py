@@ -8,9 +8,9 @@ from contextlib import redirect_stderr, redirect_stdout
 
 import boto3
 import pytest
-from shipper.s3_destination import PART_SIZE
 
 from shipper.cli import main
+from shipper.s3.multipart import PART_SIZE
 from tests.minio_server import free_port
 from tests.shipper_support import add_bundle, new_spool, run_shipper, write_key
 
