@@ -44,8 +44,8 @@ class Request:
         return "if-none-match" in self.headers
 
 
-# A fate, or the gate's own answer: HTTP status and body.
-Decision = Fate | tuple[int, bytes]
+# A fate, or the gate's own answer: HTTP status, body and headers.
+Decision = Fate | tuple[int, bytes] | tuple[int, bytes, dict[str, str]]
 
 
 class StoreGate:
@@ -137,7 +137,7 @@ class StoreGate:
                     self.close_connection = True
                     return
                 if isinstance(decision, tuple):
-                    self.reply(*decision, {})
+                    self.reply(*decision)
                     return
                 answer = gate._pass_on(self, body)
                 if decision is Fate.LOSE_REPLY:
@@ -145,7 +145,10 @@ class StoreGate:
                 else:
                     self.reply(*answer)
 
-            def reply(self, status: int, content: bytes, headers: dict[str, str]) -> None:
+            def reply(
+                self, status: int, content: bytes, headers: dict[str, str] | None = None
+            ) -> None:
+                headers = headers or {}
                 self.send_response_only(status)
                 for name, value in headers.items():
                     if name.lower() not in ("connection", "transfer-encoding", "content-length"):

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
+from time import time as wall_clock
 
 from botocore.exceptions import ClientError
 
@@ -152,27 +152,45 @@ def is_known(error: ClientError) -> bool:
 def clock_skew_sec(headers: Mapping[str, str]) -> float | None:
     """How far this host's clock is ahead of the answer's Date, in seconds; negative if behind."""
     try:
-        return time.time() - parsedate_to_datetime(headers["date"]).timestamp()
+        return wall_clock() - parsedate_to_datetime(headers["date"]).timestamp()
     except (KeyError, ValueError, TypeError):
         return None
 
 
 def _meaning(error: ClientError) -> _Meaning:
-    code, status = error_code(error), http_status(error)
-    meaning = _BY_CODE.get(code) or _BY_STATUS.get(status)
+    status = http_status(error)
+    meaning = _BY_CODE.get(error_code(error)) or _BY_STATUS.get(status)
     if meaning is None:
         meaning = _TROUBLE if status >= 500 else _OTHER
-    if status == 403 and abs(clock_skew_sec(http_headers(error)) or 0) > _TOLERATED_SKEW_SEC:
-        return _CLOCK
-    if meaning is _UNKNOWN_REGION and _region(error):
-        return _REGION
-    if meaning is _DENIED and _denied_action(error).startswith("kms:"):
-        return _DENIED_KMS
-    if code.lower().startswith("kms"):
-        return _KMS_KEY
-    if status == 501 and "encryption" in error_message(error).lower():
-        return _NO_ENCRYPTION
+    for refined, holds in _REFINED:
+        if holds(error, meaning):
+            return refined
     return meaning
+
+
+def _is_skewed(error: ClientError, _: _Meaning) -> bool:
+    skew = clock_skew_sec(http_headers(error)) or 0
+    return http_status(error) == 403 and abs(skew) > _TOLERATED_SKEW_SEC
+
+
+# What code and status alone do not tell.
+_REFINED: tuple[tuple[_Meaning, Callable[[ClientError, _Meaning], bool]], ...] = (
+    (_CLOCK, _is_skewed),
+    (_REGION, lambda error, meaning: meaning is _UNKNOWN_REGION and bool(_region(error))),
+    (
+        _DENIED_KMS,
+        lambda error, meaning: meaning is _DENIED and _denied_action(error).startswith("kms:"),
+    ),
+    (_KMS_KEY, lambda error, _: error_code(error).lower().startswith("kms")),
+    (
+        _DISK_FULL,
+        lambda error, _: http_status(error) >= 500 and "no space left" in error_message(error),
+    ),
+    (
+        _NO_ENCRYPTION,
+        lambda error, _: http_status(error) == 501 and "encryption" in error_message(error).lower(),
+    ),
+)
 
 
 def _denied_action(error: ClientError) -> str:
@@ -193,4 +211,4 @@ def _skew_in_words(error: ClientError) -> str:
     skew = clock_skew_sec(http_headers(error))
     if skew is None:
         return "more than the store allows"
-    return f"{duration(abs(skew))}"
+    return duration(abs(skew))
