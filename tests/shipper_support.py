@@ -45,10 +45,14 @@ def new_spool(root: Path) -> Spool:
 
 
 def add_bundle(
-    spool: Spool, content: bytes = b"evidence", time_ms: int | None = None, **changes: Any
+    spool: Spool,
+    content: bytes = b"evidence",
+    time_ms: int | None = None,
+    bundle_id: str = "",
+    **changes: Any,
 ) -> SpooledBundle:
     """A finished bundle; ``changes`` replace members of its manifest."""
-    bundle_id = new_ulid(time_ms)
+    bundle_id = bundle_id or new_ulid(time_ms)
     final = spool.path(bundle_id, ARCHIVE)
     temporary = durable_file.temporary_beside(final)
     with os.fdopen(durable_file.create_exclusive(temporary), "wb") as file:

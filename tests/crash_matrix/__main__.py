@@ -18,7 +18,8 @@ from pathlib import Path
 from tests.crash_matrix.figures import Figures
 from tests.crash_matrix.matrix import try_points
 from tests.crash_matrix.power_loss import lose_power, lose_power_after_errors
-from tests.crash_matrix.victim import VICTIMS, Victim
+from tests.crash_matrix.victim import Victim
+from tests.crash_matrix.victims import VICTIMS
 
 OUT = Path("build/crash-matrix.json")
 SHOWN = 20

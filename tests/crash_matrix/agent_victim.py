@@ -1,6 +1,6 @@
-"""What is killed and failed: the agent, from its start to a published bundle and an eviction.
+"""The agent, from its start to a published bundle and an eviction.
 
-All that the matrix assumes of the agent's insides stands in this module.
+All that the matrix assumes of the agent's insides stands here and in `agent_start`.
 """
 
 from __future__ import annotations
@@ -8,9 +8,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,19 +17,17 @@ from agent.collection.collection_tally import Listener
 from agent.collection.log_collector import LogCollector
 from agent.collection.quick_action import Command, Kind, QuickAction, Wave
 from agent.collection.surroundings import HostFacts, Surroundings
-from agent.collection.unfinished_bundles import UnfinishedBundles
 from agent.configuration.schema import CollectionConfig
 from agent.detection.anomaly import AnomalyAction
 from agent.service.audit import Audit
 from agent.storage.durable_file import temporary_beside
 from agent.storage.spool import ARCHIVE, DONE, Manifest, Spool, SpooledBundle
+from tests.crash_matrix.agent_start import start
+from tests.crash_matrix.invariants import broken_after_restart
 from tests.crash_matrix.report import Report
 from tests.crash_matrix.tracing import run_in_child
+from tests.crash_matrix.victim import ABSENT, DELIVERED, EVICTED, PENDING, Victim
 from tests.evidence import make_action
-
-DELIVERED, PENDING, EVICTED, ABSENT = "delivered", "pending", "evicted", "absent"
-
-Fates = Mapping[str, frozenset[str]]
 
 # One after the other, so that their outputs are written in one order; both are read() and write(),
 # which a replay can follow (cat copies within the kernel).
@@ -59,31 +56,6 @@ def _id(letter: str) -> str:
 
 SHIPPED_BUNDLE, EVICTED_BUNDLE, KEPT_BUNDLE = _id("S"), _id("E"), _id("K")
 DRAFT, ORPHAN, FIRST, SECOND = _id("D"), _id("Q"), _id("A"), _id("B")
-
-
-@dataclass(frozen=True)
-class Victim:
-    """``seed`` makes the spool that ``act`` finds; ``fates`` are those that each bundle may have
-    after any restart. The functions are a module's, so that other processes find them."""
-
-    name: str
-    seed: Callable[[Path], None]
-    act: Callable[[Path, Report], None]
-    fates: Fates
-
-
-def start(root: Path) -> Spool:
-    """The part of `Controller.start` that touches the spool. Raises OSError."""
-    spool = Spool(root)
-    spool.prepare()
-    spool.recover()
-    list(unfinished(spool).recover())
-    return spool
-
-
-def unfinished(spool: Spool) -> UnfinishedBundles:
-    """What a killed run left in staging."""
-    return UnfinishedBundles(spool, Surroundings(), CollectionConfig)
 
 
 def seed_used_spool(root: Path) -> None:
@@ -242,6 +214,12 @@ AGENT = Victim(
         FIRST: MADE,
         SECOND: MADE,
     },
+    broken_after_restart,
 )
-FIRST_START = Victim("first_start", seed_nothing, collect_first, {FIRST: MADE, SECOND: MADE})
-VICTIMS = (AGENT, FIRST_START)
+FIRST_START = Victim(
+    "first_start",
+    seed_nothing,
+    collect_first,
+    {FIRST: MADE, SECOND: MADE},
+    broken_after_restart,
+)

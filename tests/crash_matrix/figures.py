@@ -45,11 +45,11 @@ class Figures:
         return {
             "points": self.tried.total(),
             "survived": self.survived.total(),
-            "by_operation_and_fault": _nested(self.tried, self.survived),
+            "by_operation_and_fault": nested(self.tried, self.survived),
             "power_losses": self.states.total(),
             "power_losses_distinct": self.distinct_states,
             "power_losses_survived": self.states_survived.total(),
-            "by_what_was_lost": _nested(self.states, self.states_survived),
+            "by_what_was_lost": nested(self.states, self.states_survived),
             "broken": self.broken,
         }
 
@@ -57,13 +57,14 @@ class Figures:
         """Two tables in Markdown; a cell is survived/tried."""
         return "\n\n".join(
             (
-                _table("operation", self.tried, self.survived),
-                _table("power loss; lost was", self.states, self.states_survived),
+                table("operation", self.tried, self.survived),
+                table("power loss; lost was", self.states, self.states_survived),
             )
         )
 
 
-def _nested(tried: Counter[Cell], survived: Counter[Cell]) -> dict[str, Any]:
+def nested(tried: Counter[Cell], survived: Counter[Cell]) -> dict[str, Any]:
+    """For JSON: by row, then by column."""
     found: dict[str, Any] = {}
     for (row, column), count in tried.items():
         cell = {"tried": count, "survived": survived[row, column]}
@@ -71,7 +72,8 @@ def _nested(tried: Counter[Cell], survived: Counter[Cell]) -> dict[str, Any]:
     return found
 
 
-def _table(corner: str, tried: Counter[Cell], survived: Counter[Cell]) -> str:
+def table(corner: str, tried: Counter[Cell], survived: Counter[Cell]) -> str:
+    """In Markdown; a cell is survived/tried."""
     rows = list(dict.fromkeys(row for row, _ in tried))
     columns = sorted(dict.fromkeys(column for _, column in tried), key=lambda name: name != KILL)
     lines = [[corner, *columns], ["---"] * (len(columns) + 1)]

@@ -14,7 +14,7 @@ from typing import Any
 import zstandard
 
 from agent.storage.spool import ARCHIVE, DONE, EVICTED, SHIPPED, Spool
-from tests.crash_matrix import victim
+from tests.crash_matrix import agent_start, victim
 from tests.crash_matrix.victim import Fates
 
 SUFFIXES = (ARCHIVE, DONE, SHIPPED, EVICTED)
@@ -32,12 +32,12 @@ def broken_after_restart(root: Path, fates: Fates) -> list[str]:
     ``fates``: those that each bundle may have; there must be no other bundle.
     """
     try:
-        spool = victim.start(root)
-        again = [*spool.recover(), *map(str, victim.unfinished(spool).recover())]
+        spool = agent_start.start(root)
+        again = [*spool.recover(), *map(str, agent_start.unfinished(spool).recover())]
     except OSError as error:
         return [f"it does not start: {error}"]
     broken = [f"a second recovery still finds {name}" for name in again]
-    return [*broken, *_broken_files(root), *_broken_fates(root, fates), *_broken_counts(spool)]
+    return [*broken, *_broken_files(root), *broken_fates(root, fates), *_broken_counts(spool)]
 
 
 def fate_of(root: Path, bundle_id: str) -> str:
@@ -90,7 +90,7 @@ def _manifest_inside(archive: bytes) -> Any:
     return json.load(file) if file else None
 
 
-def _broken_fates(root: Path, fates: Fates) -> Iterator[str]:
+def broken_fates(root: Path, fates: Fates) -> Iterator[str]:
     """None lost, none from nowhere."""
     for bundle_id, allowed in fates.items():
         fate = fate_of(root, bundle_id)

@@ -15,7 +15,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from tests.crash_matrix.invariants import broken_after_restart, whole_bundles
+from tests.crash_matrix.invariants import whole_bundles
 from tests.crash_matrix.operations import Operation, operations
 from tests.crash_matrix.report import Report, report_entries
 from tests.crash_matrix.tracing import read_calls, run_traced
@@ -173,4 +173,4 @@ def _broken_spool(victim: Victim, place: Workplace) -> list[str]:
     lost = [
         f"{bundle_id} was there before the restart" for bundle_id in seen if bundle_id not in fates
     ]
-    return [*lost, *broken_after_restart(place.spool, fates)]
+    return [*lost, *victim.look(place.spool, fates)]

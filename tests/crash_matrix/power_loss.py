@@ -15,7 +15,6 @@ from pathlib import Path
 
 from agent.storage.spool import DONE
 from tests.crash_matrix.disk import Disk, Image, load_image, write_image
-from tests.crash_matrix.invariants import broken_after_restart
 from tests.crash_matrix.matrix import (
     REPORT,
     SPOOL,
@@ -143,14 +142,14 @@ def _losses(victim: Victim, seed: Path, done: list[Operation], error: str = "") 
             key = _key(image, promises.fates)
             is_known = key in known
             if not is_known:
-                known[key] = tuple(_broken(image, promises.fates))
+                known[key] = tuple(_broken(victim, image, promises.fates))
             yield Loss(victim.name, error, str(operation), lost, is_known, known[key])
 
 
-def _broken(image: Image, fates: Fates) -> list[str]:
+def _broken(victim: Victim, image: Image, fates: Fates) -> list[str]:
     with tempfile.TemporaryDirectory(dir=SCRATCH) as directory:
         write_image(image, Path(directory))
-        return broken_after_restart(Path(directory, SPOOL), fates)
+        return victim.look(Path(directory, SPOOL), fates)
 
 
 def _key(image: Image, fates: Fates) -> str:

@@ -27,6 +27,7 @@ COPIES = ("sendfile", "copy_file_range", "splice")
 _HEX = r"(?:\\x[0-9a-f]{2})*"
 _TOKEN = re.compile(rf'(?:AT_FDCWD|\d+)<({_HEX})>(\(deleted\))?|"({_HEX})"(\.\.\.)?')
 _LINE = re.compile(r"(?:(\d+) +)?(\w+)\((.*)\) += (-?\d+|\?)(.*)")
+_DESCRIPTOR = re.compile(rf"<({_HEX})>")
 _UNFINISHED = re.compile(r"(\d+) +(\w+)\((.*) <unfinished \.\.\.>")
 _RESUMED = re.compile(r"(\d+) +<\.\.\. (\w+) resumed>(.*)")
 
@@ -125,6 +126,7 @@ def _wait_for_tracer(strace: subprocess.Popen[str]) -> None:
 def read_calls(log: Path) -> Iterator[Call]:
     """The calls in the order of their ends."""
     counts: Counter[tuple[int, str]] = Counter()
+    opened: dict[str, Path] = {}
     for line in _whole_lines(log):
         match = _LINE.fullmatch(line)
         if match is None:
@@ -133,6 +135,9 @@ def read_calls(log: Path) -> Iterator[Call]:
         key = (int(thread or 0), name)
         counts[key] += 1
         paths, data, unnamed = _operands(name, arguments)
+        paths = tuple(_through_descriptor(path, opened) for path in paths)
+        if descriptor := _DESCRIPTOR.match(rest):
+            opened[result] = Path(os.fsdecode(_unhex(descriptor[1])))
         yield Call(
             thread=key[0],
             name=name,
@@ -179,6 +184,14 @@ def _operands(name: str, arguments: str) -> tuple[tuple[Path, ...], bytes, bool]
     if directory is not None:
         paths.append(directory)
     return tuple(paths), b"".join(texts), unnamed
+
+
+def _through_descriptor(path: Path, opened: dict[str, Path]) -> Path:
+    """What a path below ``/proc/self/fd`` means: what was ``opened`` last with this number."""
+    if not path.is_relative_to("/proc/self/fd"):
+        return path
+    _, _, _, _, number, *names = path.parts
+    return opened.get(number, path).joinpath(*names)
 
 
 def _unhex(text: str) -> bytes:
