@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+from botocore.awsrequest import AWSResponse
 from botocore.config import Config
 from botocore.loaders import create_loader
 from botocore.session import Session
@@ -19,6 +20,7 @@ from shipper.s3.credentials import credentials_stamp, find_credentials
 
 # More than `limits.concurrency` can be; a pool that is too small closes connections after use.
 _CONNECTIONS = 32
+_FIRST_REFUSAL = 300
 
 # It keeps what it read of botocore's service descriptions: a new client costs 3 ms and no
 # memory, without it 100 ms and, for a while, 13 MB.
@@ -89,7 +91,7 @@ def _make_client(config: S3Destination) -> S3Client:
             "aws_secret_access_key": credentials.secret_key,
             "aws_session_token": credentials.token,
         }
-    client: S3Client = session.create_client(
+    client = session.create_client(
         "s3",
         region_name=config.region,
         endpoint_url=config.endpoint_url,
@@ -97,7 +99,19 @@ def _make_client(config: S3Destination) -> S3Client:
         config=_client_config(config),
         **keys,
     )
-    return client
+    client.meta.events.register("after-call.s3", _refuse_web_page)
+    made: S3Client = client
+    return made
+
+
+def _refuse_web_page(http_response: AWSResponse, **_: object) -> None:
+    """A captive portal says 200 to everything, and its page can even have an ETag."""
+    status, kind = http_response.status_code, http_response.headers.get("content-type", "")
+    if status < _FIRST_REFUSAL and "html" in kind:
+        raise DestinationFault(
+            f"a web page (HTTP {status}) instead of the store's answer",
+            "check endpoint_url, and whether a proxy or a captive portal stands in between",
+        )
 
 
 def _client_config(config: S3Destination) -> Config:
