@@ -7,7 +7,7 @@ DEMO  := build/demo
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-test demo test test-fast test-vm lint bench traces lab lab-traces \
-	lab-replay crash-matrix clean
+	lab-replay crash-matrix store-matrix clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -74,6 +74,11 @@ lab-replay: $(READY) ## score the kept episodes again, without a virtual machine
 crash-matrix: $(READY) ## kill or fail every I/O step, lose power after each; EVERY=5 for a part
 	.ci/apt-install strace
 	$(BIN)/python -m tests.crash_matrix --every $(or $(EVERY),1)
+
+store-matrix: $(READY) ## spoil every request to a store, kill the shipper at each; EVERY=5 for a part
+	.ci/apt-install openssl
+	$(BIN)/python -m tests.minio_server
+	$(BIN)/python -m tests.store_matrix --every $(or $(EVERY),1)
 
 clean: ## remove what was built here
 	rm -rf build dist $(VENV) .mypy_cache .pytest_cache .ruff_cache *.egg-info

@@ -1,0 +1,66 @@
+"""What must hold once the shipper has done its work, whatever was done to it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence, Set
+from typing import Any
+
+from agent.storage.spool import ARCHIVE
+from shipper.faults import BundleFault
+from shipper.outcome import Outcome
+from tests.cargo import GOOD
+from tests.minio_server import MinioServer
+from tests.store_matrix.store_request import HEARTBEAT
+
+
+def broken_store(server: MinioServer, bucket: str, expected: dict[str, bytes]) -> Iterator[str]:
+    """Exactly one right object for each of ``expected``; a heartbeat may be there too."""
+    found = {key for key in server.keys(bucket) if not key.endswith(HEARTBEAT)}
+    yield from (f"not in the store: {key}" for key in sorted(expected.keys() - found))
+    yield from (f"in the store, but not sent: {key}" for key in sorted(found - expected.keys()))
+    for key in sorted(found & expected.keys()):
+        entry = server.client.get_object(Bucket=bucket, Key=key)
+        content = entry["Body"].read()
+        if content != expected[key]:
+            yield f"other bytes: {key}: {len(content)}, not {len(expected[key])}"
+        promised = {"sha256": hashlib.sha256(expected[key]).hexdigest()}
+        if key.endswith(ARCHIVE) and entry["Metadata"] != promised:
+            yield f"other metadata: {key}: {entry['Metadata']}"
+
+
+def broken_uploads(server: MinioServer, bucket: str, told: Set[str]) -> Iterator[str]:
+    """None is left but one of which the shipper was never ``told``; and that one holds nothing."""
+    for upload in _uploads(server, bucket):
+        name = {"Key": upload["Key"], "UploadId": upload["UploadId"]}
+        parts = server.client.list_parts(Bucket=bucket, **name).get("Parts", [])
+        if upload["UploadId"] in told:
+            yield f"an upload is left, with {len(parts)} parts"
+        elif parts:
+            yield f"an upload nobody knows of has {len(parts)} parts"
+
+
+def remains(server: MinioServer, bucket: str) -> int:
+    """How many unfinished uploads are left: without parts, if nothing is broken."""
+    return len(_uploads(server, bucket))
+
+
+def broken_outcomes(outcomes: Sequence[Outcome]) -> Iterator[str]:
+    """Each good bundle is said to be shipped once, and none is blamed for what the store did."""
+    for bundle_id in GOOD:
+        mine = [one for one in outcomes if one.bundle_id == bundle_id]
+        shipped = sum(one.key is not None and one.fault is None for one in mine)
+        if shipped != 1:
+            yield f"{bundle_id} was said to be shipped {shipped} times"
+        yield from (
+            f"{bundle_id} is blamed: {one.fault}"
+            for one in mine
+            if isinstance(one.fault, BundleFault)
+        )
+
+
+def _uploads(server: MinioServer, bucket: str) -> list[dict[str, Any]]:
+    uploads: list[dict[str, Any]] = server.client.list_multipart_uploads(Bucket=bucket).get(
+        "Uploads", []
+    )
+    return uploads
