@@ -12,15 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from unittest import mock
 
-from boto3.s3.transfer import TransferConfig
-
 from agent.storage.spool import Spool
-from shipper import s3_destination
 from shipper.config_schema import S3Destination
 from shipper.outcome import Outcome
-from shipper.s3_destination import S3Bucket
+from shipper.s3 import bucket, multipart
+from shipper.s3.bucket import S3Bucket
 from shipper.shipper import Shipper
-from tests.shipper_support import make_shipper
+from tests.shipper_support import PROBE_KEY, make_shipper
 
 # The smallest that a store takes, so that a run is short.
 PART_SIZE = 5 << 20
@@ -32,13 +30,10 @@ CONNECT_TIMEOUT_SEC = 30.0
 @contextlib.contextmanager
 def small_parts() -> Iterator[None]:
     """Archives above `PART_SIZE` go in parts of this size, one after the other."""
-    in_parts = TransferConfig(
-        multipart_threshold=PART_SIZE,
-        multipart_chunksize=PART_SIZE,
-        max_concurrency=1,
-        use_threads=False,
-    )
-    with mock.patch.multiple(s3_destination, PART_SIZE=PART_SIZE, _IN_PARTS=in_parts):
+    with (
+        mock.patch.object(multipart, "PART_SIZE", PART_SIZE),
+        mock.patch.object(bucket, "PART_SIZE", PART_SIZE),
+    ):
         yield
 
 
@@ -64,7 +59,7 @@ class Store:
             connect_timeout_sec=CONNECT_TIMEOUT_SEC,
             read_timeout_sec=self.read_timeout_sec,
         )
-        return make_shipper(spool, S3Bucket(config), on_outcome=on_outcome)
+        return make_shipper(spool, S3Bucket(config, PROBE_KEY), on_outcome=on_outcome)
 
     def new_command(self, spool: Spool) -> list[str]:
         """``aod-shipper once`` with small parts; its configuration lies beside the spool."""
@@ -73,6 +68,7 @@ class Store:
             f"spool: {spool.root}\ndestination:\n  type: s3\n  bucket: {self.bucket}\n"
             f"  endpoint_url: {self.endpoint_url}\n  region: {REGION}\n"
             f"  credentials_file: {self.key_file}\n  addressing_style: path\n"
+            "limits: {concurrency: 1}\n"
             "retry:\n  initial_wait_sec: 0.001\n  max_wait_sec: 0.01\n"
         )
         module = "tests.store_matrix.shipper_process"
