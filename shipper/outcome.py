@@ -57,10 +57,10 @@ class Summary:
 
     def notes(self) -> list[FaultNote]:
         """Every fault of the round, that of all bundles first, as of now."""
-        now = utc_now()
         faults = [(None, self.fault), *((one.bundle_id, one.fault) for one in self.passed_over)]
-        return [
-            FaultNote(fault.kind, fault.message, fault.remedy, now, bundle)
-            for bundle, fault in faults
-            if fault is not None
-        ]
+        return [note_of(fault, bundle) for bundle, fault in faults if fault is not None]
+
+
+def note_of(fault: Fault, bundle: str | None = None) -> FaultNote:
+    """``fault`` as of now."""
+    return FaultNote(fault.kind, fault.message, fault.remedy, utc_now(), bundle)

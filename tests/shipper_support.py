@@ -30,6 +30,7 @@ from shipper.reporter import Reporter
 from shipper.service import Service
 from shipper.shipper import Shipper
 from shipper.shipper_state import StateFile
+from shipper.signs_of_life import SignsOfLife
 from shipper.spool_watch import SpoolWatch
 
 QUICK = RetryConfig(3, 0.001, 0.01, 0.001, 0.01)
@@ -110,11 +111,13 @@ def make_shipper(
 
 def serve(spool: Spool, destination: Destination, stop: StopSignal, **changes: Any) -> None:
     """The service, until ``stop``; ``changes`` replace settings, which are quick ones."""
-    settings = {"scan_interval_sec": 0.01, "start_jitter_sec": 0, "retry": QUICK, **changes}
+    quick = {"scan_interval_sec": 0.01, "start_jitter_sec": 0, "heartbeat_interval_sec": 0}
+    settings = {**quick, "retry": QUICK, **changes}
     config = ShipperConfig(spool.root, DirectoryDestination(Path("/nonexistent")), **settings)
     reporter = Reporter(StateFile(spool.batches))
     shipper = Shipper(config, destination, stop, reporter.deliver)
-    Service(shipper, config, stop, reporter, SpoolWatch(stop.fd)).run()
+    signs = SignsOfLife(config, destination)
+    Service(shipper, config, stop, reporter, signs, SpoolWatch(stop.fd)).run()
 
 
 def write_key(path: Path, *lines: str) -> Path:

@@ -9,7 +9,7 @@ import sys
 
 from agent.storage.spool import SpooledBundle
 from shipper.commands.command import EXIT_LEFT_BEHIND, EXIT_OK, Command, print_fault
-from shipper.commands.shipping import make_shipper, stop_on_signals
+from shipper.commands.stopping import stop_on_signals
 from shipper.config_schema import ShipperConfig
 from shipper.outcome import Outcome, Summary
 from shipper.progress import Progress
@@ -20,6 +20,8 @@ from shipper.status import queue_of
 
 def run(config: ShipperConfig, options: argparse.Namespace) -> int:
     """Ship what is waiting, then end."""
+    from shipper.destination import open_destination
+    from shipper.shipper import Shipper
 
     progress = _expected(config)
 
@@ -32,7 +34,8 @@ def run(config: ShipperConfig, options: argparse.Namespace) -> int:
 
     stop = stop_on_signals()
     with ShippingLock(config), progress:
-        summary = make_shipper(config, stop, show).ship_pending()
+        destination = open_destination(config, stop)
+        summary = Shipper(config, destination, stop, show).ship_pending()
     print(json.dumps(_document(summary), indent=2) if options.json else _text(summary))
     for note in summary.notes():
         print_fault(note.text, note.remedy)

@@ -6,7 +6,7 @@ import argparse
 import logging
 
 from shipper.commands.command import EXIT_OK, Command
-from shipper.commands.shipping import make_shipper, stop_on_signals
+from shipper.commands.stopping import stop_on_signals
 from shipper.config_schema import ShipperConfig
 
 _log = logging.getLogger("aod-shipper")
@@ -14,16 +14,21 @@ _log = logging.getLogger("aod-shipper")
 
 def run(config: ShipperConfig, options: argparse.Namespace) -> int:
     """Ship what comes, until told to stop."""
+    from shipper.destination import open_destination
     from shipper.reporter import Reporter
     from shipper.service import Service
+    from shipper.shipper import Shipper
     from shipper.shipper_state import StateFile, state_directory
+    from shipper.signs_of_life import SignsOfLife
     from shipper.spool_watch import SpoolWatch
 
     stop = stop_on_signals()
     reporter = Reporter(StateFile(state_directory(config)))
-    shipper = make_shipper(config, stop, reporter.deliver)
+    destination = open_destination(config, stop)
+    shipper = Shipper(config, destination, stop, reporter.deliver)
+    signs = SignsOfLife(config, destination)
     _log.info("ships %s as configured in %s", config.spool, options.config)
-    Service(shipper, config, stop, reporter, SpoolWatch(stop.fd)).run()
+    Service(shipper, config, stop, reporter, signs, SpoolWatch(stop.fd)).run()
     return EXIT_OK
 
 

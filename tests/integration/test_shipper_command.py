@@ -266,7 +266,7 @@ def test_service_ships_what_comes_and_stops_when_asked(config, spool, tmp_path, 
         assert service.stop(number) == 0
         service.hear("STOPPING=1")
         assert service.log().count("shipped 0") == 3
-    assert len(delivered(tmp_path)) == 6
+    assert len(delivered(tmp_path)) == 7, "with the heartbeat"
 
 
 def test_service_survives_a_spool_that_vanishes_and_returns(config, spool, tmp_path):

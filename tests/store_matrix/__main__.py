@@ -18,7 +18,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from tests.minio_server import find_minio
+from tests.go_programs import MINIO, find_program
 from tests.store_matrix.figures import Figures
 from tests.store_matrix.kills import plan_kills, try_kills
 from tests.store_matrix.matrix import Outcome, plan, try_points
@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     arguments = parser.parse_args(argv)
     every, started = arguments.every, time.monotonic()
-    with open_bench(find_minio(), arguments.write_only) as bench, _silence():
+    with open_bench(find_program(MINIO), arguments.write_only) as bench, _silence():
         requests = bench.clean_run(ship_in_rounds)
         figures = {
             "faults": _count(try_points(bench, plan(requests)[::every])),

@@ -12,6 +12,7 @@ from shipper.reporter import Reporter
 from shipper.service import Service
 from shipper.shipper import Shipper
 from shipper.shipper_state import PAUSED, RETRY_FILE, STATE_FILE, StateFile
+from shipper.signs_of_life import SignsOfLife
 from shipper.spool_lock import SpoolLock
 from shipper.spool_watch import Wake
 from tests.shipper_support import (
@@ -201,11 +202,13 @@ def test_outage_of_a_week_loses_nothing_and_the_newest_arrive_first(spool, tmp_p
         DirectoryDestination(tmp_path),
         scan_interval_sec=3600,
         start_jitter_sec=0,
+        heartbeat_interval_sec=0,
         retry=RetryConfig(max_pause_sec=3000),
     )
     reporter = Reporter(StateFile(spool.batches))
     shipper = Shipper(settings, store, time.stop, reporter.deliver)
-    Service(shipper, settings, time.stop, reporter, time).run()
+    signs = SignsOfLife(settings, store, time.now)
+    Service(shipper, settings, time.stop, reporter, signs, time).run()
     assert sorted(store.arrived) == sorted(set(store.arrived)), "each of them once"
     counts = spool.counts()
     assert (counts.made, counts.delivered, counts.pending) == (backlog, backlog, 0)
