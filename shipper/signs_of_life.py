@@ -47,9 +47,10 @@ class SignsOfLife:
         self._port = MetricsPort(config.metrics.port, self._text) if config.metrics.port else None
 
     def close(self) -> None:
-        """Answer no more."""
-        if self._port is not None:
-            self._port.close()
+        """Answer no more; to be called again does no harm."""
+        port, self._port = self._port, None
+        if port is not None:
+            port.close()
 
     def due_sec(self, reachable: bool) -> float:
         """In how many seconds `give` has something to do; ``reachable``: the store is."""
