@@ -14,6 +14,7 @@ from tests.bench import (
     kernel_time,
     reaction,
     redaction,
+    shipping,
     storm,
 )
 from tests.bench.figure import Figure, table
@@ -31,6 +32,7 @@ def main() -> None:
         "collection": collection.measure,
         "redaction": redaction.measure,
         "footprint": footprint.measure,
+        "shipping": shipping.measure,
         "kernel": kernel_time.measure,
     }
     parser = argparse.ArgumentParser(prog="tests.bench", description=__doc__)
