@@ -29,6 +29,7 @@ PROGRAM = Path("/opt/aod/current/bin/aod-relay")
 INBOX = Path("/opt/aod/inbox")
 ROOMY = Limits(min_free_mb=0)
 
+_DIE_WITH_TEST = ("setpriv", "--pdeathsig", "KILL")
 # Arguments: the directory that becomes /opt, the checkout, passwd, group, sshd and its options.
 _NAMESPACE = """
 mount --bind "$1" /opt
@@ -90,11 +91,22 @@ class RelayServer:
         """Start sshd; returns when it takes connections."""
         paths = [self._directory / "opt", CHECKOUT]
         paths += [self._directory / "passwd", self._directory / "group"]
-        namespace = ["unshare", "--mount", "sh", "-ec", _NAMESPACE, "sh", *map(str, paths)]
+        namespace = [
+            "setpriv",
+            "--pdeathsig",
+            "KILL",
+            "unshare",
+            "--mount",
+            "sh",
+            "-ec",
+            _NAMESPACE,
+            "sh",
+            *map(str, paths),
+        ]
         sshd = [shutil.which("sshd") or "/usr/sbin/sshd", "-D", "-e"]
         with (self._directory / "sshd.log").open("ab") as log:
             self._process = subprocess.Popen(
-                [*namespace, *sshd, "-f", str(self._directory / "sshd_config")],
+                [*_DIE_WITH_TEST, *namespace, *sshd, "-f", str(self._directory / "sshd_config")],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -104,13 +116,14 @@ class RelayServer:
 
     def stop(self) -> None:
         """End sshd and its sessions."""
-        process, self._process = self._process, None
-        if process is not None:
-            for pid in self.session_pids():
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-            process.terminate()
-            process.wait(timeout=20)
+        if self._process is None:
+            return
+        for pid in self.session_pids():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self._process.terminate()
+        self._process.wait(timeout=20)
+        self._process = None
 
     def authorize(self, host: str, limits: Limits = ROOMY) -> Path:
         """Make a key for ``host`` and let it in; the private key's file."""
@@ -146,11 +159,14 @@ class RelayServer:
         return path.read_text(errors="replace") if path.exists() else ""
 
     def session_pids(self) -> list[int]:
-        """Processes of the relay's user: sshd's children and what they started."""
+        """Processes of this sshd's sessions: the relay's user in sshd's own mount namespace."""
+        assert self._process is not None
+        own = Path(f"/proc/{self._process.pid}/ns/mnt").stat().st_ino
         pids = []
         for entry in Path("/proc").iterdir():
             with contextlib.suppress(OSError):
-                if entry.name.isdecimal() and entry.stat().st_uid == RELAY_UID:
+                mine = entry.name.isdecimal() and entry.stat().st_uid == RELAY_UID
+                if mine and (entry / "ns/mnt").stat().st_ino == own:
                     pids.append(int(entry.name))
         return pids
 
@@ -198,7 +214,7 @@ def why_not() -> str:
     """Why no such host can run here; empty when it can."""
     if os.geteuid() != 0:
         return "only root can give sshd users of its own"
-    for program in ("unshare", "rsync", "ssh", "ssh-keygen"):
+    for program in ("setpriv", "unshare", "rsync", "ssh", "ssh-keygen"):
         if shutil.which(program) is None:
             return f"no program {program}"
     if not Path("/usr/sbin/sshd").exists():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -94,17 +95,22 @@ class HostFolder:
     def tidy(self) -> None:
         """Remove what killed sessions left, except the newest parts of a day: those are resumed.
 
-        To be called with the lock held. Raises OSError.
+        What is no plain file, or has a second name, goes at once: rsync writes in place. To be
+        called with the lock held. Raises OSError.
         """
         self.spool.recover()
         with os.scandir(self.incoming) as entries:
-            ages = [(entry.stat(follow_symlinks=False).st_mtime, entry.path) for entry in entries]
-        kept = sorted(ages, reverse=True)[:PARTIALS_KEPT]
+            found = [(entry.stat(follow_symlinks=False), Path(entry.path)) for entry in entries]
         oldest = time.time() - STALE_SEC
-        for age, path in ages:
-            if age < oldest or (age, path) not in kept:
-                with suppress(IsADirectoryError):
-                    Path(path).unlink(missing_ok=True)
+        parts = [
+            (status.st_mtime, path)
+            for status, path in found
+            if stat.S_ISREG(status.st_mode) and status.st_nlink == 1 and status.st_mtime >= oldest
+        ]
+        kept = {path for _, path in sorted(parts)[-PARTIALS_KEPT:]}
+        for _, path in found:
+            if path not in kept:
+                path.unlink(missing_ok=True)
 
     def committed(self) -> Usage:
         """What was accepted and is still here. Raises OSError."""

@@ -62,10 +62,10 @@ class Session:
 
     def _keep(self, verb: str | None, bundle_id: str) -> dict[str, object]:
         if verb is None:
-            keep_heartbeat(self._folder, _read_document())
+            keep_heartbeat(self._folder, self._document())
             return {"accepted": "heartbeat"}
         with self._folder.locked():
-            document = _read_document()
+            document = self._document()
             if verb == "tombstone":
                 self._limits.check(self._folder, self._folder.committed())
                 commit_tombstone(self._folder, bundle_id, document)
@@ -75,6 +75,9 @@ class Session:
             commit_bundle(self._folder, claim, document)
         syslog.syslog(f"{self._host}: accepted {bundle_id}, {claim.size} bytes")
         return {"accepted": bundle_id, "sha256": claim.sha256}
+
+    def _document(self) -> bytes:
+        return read_document(sys.stdin.fileno(), DOCUMENT_PATIENCE_SEC)
 
     def _check(self) -> dict[str, object]:
         used = self._folder.committed() + self._folder.under_way()
@@ -90,8 +93,8 @@ class Session:
     def _refuse(self, refusal: Refusal, command: str) -> None:
         told = f"{self._host}: refused {command[:200]!a}: {refusal.message}"
         syslog.syslog(syslog.LOG_WARNING, told)
-        # Standard output belongs to rsync's own protocol there.
-        stream = sys.stderr if command == UPLOAD else sys.stdout
+        # Where an rsync listens, standard output belongs to its protocol.
+        stream = sys.stderr if command.startswith("rsync") else sys.stdout
         document = {
             "protocol": PROTOCOL,
             "host": self._host,
@@ -102,12 +105,12 @@ class Session:
         print(json.dumps(document), file=stream, flush=True)
 
 
-def _read_document() -> bytes:
-    """Standard input to its end; raises Refusal when it is too long or too slow."""
-    source = sys.stdin.fileno()
+def read_document(source: int, patience_sec: float) -> bytes:
+    """What comes from the descriptor ``source`` to its end; raises Refusal when it is too long or
+    takes too long."""
     poll = select.poll()
     poll.register(source, select.POLLIN)
-    deadline = time.monotonic() + DOCUMENT_PATIENCE_SEC
+    deadline = time.monotonic() + patience_sec
     content = b""
     while poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
         data = os.read(source, 1 << 16)
@@ -116,7 +119,9 @@ def _read_document() -> bytes:
         content += data
         if len(content) > MAX_DOCUMENT:
             raise Refusal(
-                "denied", f"a document may have {MAX_DOCUMENT} bytes", "send the bundle's manifest"
+                "denied",
+                f"a document may have {MAX_DOCUMENT} bytes at most",
+                "send the bundle's manifest",
             )
     raise Refusal(
         "busy", "the document did not come in time", "it passes when the network is better"

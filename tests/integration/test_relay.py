@@ -4,12 +4,12 @@ import fcntl
 import hashlib
 import json
 import os
+import secrets
 import signal
 import socket
 import subprocess
 import threading
 import time
-from itertools import count
 from pathlib import Path
 
 import pytest
@@ -27,7 +27,6 @@ from tests.relay_server import AOD_GID, RELAY_UID, ROOMY, SHIPPER_UID
 from tests.shipper_support import add_bundle, delivery_of, new_spool, wait_for
 
 MIB = 1 << 20
-_numbers = count(1)
 
 
 class Host:
@@ -35,7 +34,7 @@ class Host:
 
     def __init__(self, relay, directory, limits=ROOMY):
         self.relay = relay
-        self.name = f"web-{next(_numbers)}"
+        self.name = f"web-{secrets.token_hex(4)}"
         self.spool = new_spool(directory / self.name)
         self.key = relay.authorize(self.name, limits)
         self.folder = relay.inbox / self.name
