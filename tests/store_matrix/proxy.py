@@ -136,7 +136,8 @@ class StoreProxy:
         except (OSError, http.client.HTTPException):
             exchange.drop()
         if injection is not None and spoilt and injection.over:
-            injection.fault.end(self)
+            with self._lock:  # what comes meanwhile waits
+                injection.fault.end(self)
         if late:
             self._forward_late()
 
@@ -184,7 +185,7 @@ class _Listener(ThreadingHTTPServer):
         secured = self._proxy.secure(request)
         if secured is not None:
             with contextlib.closing(secured), contextlib.suppress(ssl.SSLError, ConnectionError):
-                self.RequestHandlerClass(secured, client_address, self)
+                super().finish_request(secured, client_address)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         self._proxy.broken.append(f"the harness failed: {sys.exc_info()[1]!r}")
