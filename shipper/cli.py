@@ -10,7 +10,19 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from agent import __version__
-from shipper.commands import fleet, metrics, once, requeue, retry, run, status, verify, why
+from shipper.commands import (
+    bucket_policy,
+    check,
+    fleet,
+    metrics,
+    once,
+    requeue,
+    retry,
+    run,
+    status,
+    verify,
+    why,
+)
 from shipper.commands.command import EXIT_LEFT_BEHIND, EXIT_USAGE, Command, print_fault
 from shipper.config_loader import ConfigError, load_config
 from shipper.faults import Fault
@@ -18,6 +30,8 @@ from shipper.faults import Fault
 DEFAULT_CONFIG = Path("/etc/aod/shipper.yaml")
 
 COMMANDS: tuple[Command, ...] = (
+    check.COMMAND,
+    bucket_policy.COMMAND,
     once.COMMAND,
     run.COMMAND,
     status.COMMAND,
@@ -38,6 +52,7 @@ only in the service's unit: `once` outside of it needs credentials_file in the c
 
 EPILOG = """\
 first steps:
+  aod-shipper check              is everything there that shipping needs?
   aod-shipper status             what waits, what arrived, what is in the way and its remedy
   aod-shipper status --json      the same for a monitoring system
   aod-shipper COMMAND --help     more on a command, with examples

@@ -15,12 +15,14 @@ from shipper.config_schema import (
 )
 from shipper.delivery import Delivery
 from shipper.document import Document
+from shipper.finding import Preflight
 from shipper.object_key import heartbeat_key
 from shipper.pace import make_pace
 
 
-class Destination(Protocol):
-    """A store. Many threads at once, never two with the same bundle."""
+class Destination(Preflight, Protocol):
+    """A store, which can tell whether it is ready. Many threads at once, never two with the same
+    bundle."""
 
     @property
     def description(self) -> str:

@@ -11,8 +11,10 @@ from pathlib import Path, PurePosixPath
 
 from agent.storage import durable_file
 from shipper.delivery import Delivery
+from shipper.directory_preflight import check_directory
 from shipper.document import Document
 from shipper.faults import DestinationFault
+from shipper.finding import Finding
 from shipper.pace import Pace
 
 DIRECTORY_MODE = 0o750
@@ -61,6 +63,10 @@ class DirectoryBucket:
 
     def abandon(self, note: Path) -> None:
         """See `shipper.destination.Destination`: nothing is ever unfinished here."""
+
+    def check(self) -> Iterator[Finding]:
+        """See `shipper.finding.Preflight`."""
+        return check_directory(self._root, DIRECTORY_MODE)
 
     @contextlib.contextmanager
     def _faults(self) -> Iterator[None]:

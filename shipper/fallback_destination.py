@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
@@ -12,6 +12,7 @@ from shipper.delivery import Delivery
 from shipper.destination import Destination
 from shipper.document import Document
 from shipper.faults import DestinationFault, NetworkFault
+from shipper.finding import Finding
 
 Result = TypeVar("Result")
 
@@ -58,6 +59,11 @@ class FallbackDestination:
         """See `shipper.destination.Destination`."""
         for store in (self._first, self._second):
             store.abandon(note)
+
+    def check(self) -> Iterator[Finding]:
+        """See `shipper.finding.Preflight`: both ways have to be open."""
+        for store in (self._first, self._second):
+            yield from store.check()
 
     def _by_either(self, act: Callable[[Destination], Result]) -> Result:
         if self._is_firsts_turn():

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import socket
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,9 @@ from agent.service.stop_signal import StopSignal
 from shipper.config_schema import RelayDestination
 from shipper.delivery import Delivery
 from shipper.document import Document
-from shipper.faults import BundleFault, DestinationFault
+from shipper.faults import BundleFault, DestinationFault, Fault
+from shipper.finding import Finding
+from shipper.object_key import safe_name
 from shipper.relay_faults import TOO_LARGE_REMEDY, SessionBroke, fault_of_refusal, printable
 from shipper.relay_session import RelaySession
 
@@ -61,7 +64,25 @@ class RelayInbox:
     def abandon(self, note: Path) -> None:
         """Nothing to do: the relay forgets parts of bundles by itself."""
 
-    def check(self) -> Mapping[str, Any]:
+    def check(self) -> Iterator[Finding]:
+        """See `shipper.finding.Preflight`: one connection tells all."""
+        try:
+            answer = self.ask_who_am_i()
+        except Fault as fault:
+            yield Finding("relay", "failed", fault.message, fault.remedy)
+            return
+        yield Finding("relay", "ok", f"knows this host's key, as {answer.get('host')}")
+        if answer.get("host") != safe_name(socket.gethostname()):
+            yield Finding(
+                "name",
+                "warning",
+                f"this host calls itself {socket.gethostname()}: its bundles are filed under "
+                f"{answer.get('host')}",
+                "on the central host, `aod-relay authorize --host` names it",
+            )
+        yield Finding("room", "ok", f"{answer.get('room_mb')} MiB are free for this host")
+
+    def ask_who_am_i(self) -> Mapping[str, Any]:
         """Who this host is to the relay (``host``), and the room it has there (``room_mb``,
         ``max_bundle_mb``); writes nothing. Raises Fault when a bundle would not get there now."""
         return self._ask("check", b"")
@@ -90,7 +111,7 @@ class RelayInbox:
             self._session.push(delivery.archive)
         except SessionBroke:
             # What the relay says while it ends a session does not always get here.
-            limit_mb = self.check().get("max_bundle_mb", 0)
+            limit_mb = self.ask_who_am_i().get("max_bundle_mb", 0)
             if delivery.size > limit_mb << 20:
                 raise DestinationFault(
                     f"the bundle is larger than the {limit_mb} MiB that the relay takes",

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from shipper.destination import Destination
 from shipper.directory_destination import DirectoryBucket
 from shipper.document import Document
 from shipper.faults import Fault
+from shipper.finding import Finding
 from shipper.outcome import Outcome
 from shipper.reporter import Reporter
 from shipper.service import Service
@@ -175,6 +176,9 @@ class FaultyDestination:
         if fault is not None:
             raise fault
         self._directory.put_document(document)
+
+    def check(self) -> Iterator[Finding]:
+        return self._directory.check()
 
     def abandon(self, note: Path) -> None:
         self._directory.abandon(note)

@@ -15,6 +15,7 @@ from shipper.config_schema import S3Destination
 from shipper.delivery import ArchiveReader, Delivery
 from shipper.document import JSON_TYPE, Document
 from shipper.faults import BundleFault, DestinationFault, Fault
+from shipper.finding import Finding
 from shipper.pace import Pace
 from shipper.s3.answers import STORE_ERRORS, error_code, named
 from shipper.s3.archive_part import ArchivePart
@@ -22,6 +23,7 @@ from shipper.s3.client import Answer, ClientKeeper, S3Client
 from shipper.s3.conditional_writes import ConditionalWrites
 from shipper.s3.faults import as_fault
 from shipper.s3.multipart import PART_SIZE, MultipartUpload
+from shipper.s3.preflight import S3Preflight
 from shipper.s3.stored_object import archive_etag, bytes_etag, holds
 from shipper.s3.upload_note import read_note, remove_note
 from shipper.s3.words import store_words
@@ -39,7 +41,9 @@ class S3Bucket:
     """
 
     def __init__(self, config: S3Destination, probe_key: str, pace: Pace | None = None) -> None:
+        self._config = config
         self._bucket = config.bucket
+        self._probe_key = probe_key
         self._pace = pace
         self._attributes = object_attributes(config)
         self._words = store_words(config, probe_key)
@@ -90,6 +94,10 @@ class S3Bucket:
                     _log.info("an upload of %s is left to the bucket's lifecycle rule", upload.key)
                 elif error_code(error) != "NoSuchUpload":
                     raise
+
+    def check(self) -> Iterator[Finding]:
+        """See `shipper.finding.Preflight`."""
+        return S3Preflight(self._config, self._probe_key, self._attributes, self._words).check()
 
     @contextlib.contextmanager
     def _open_client(self) -> Iterator[S3Client]:

@@ -26,11 +26,22 @@ _FIRST_REFUSAL = 300
 # memory, without it 100 ms and, for a while, 13 MB.
 _LOADER = create_loader()
 
+# Where Debian keeps them; other systems tell OpenSSL.
+_SYSTEM_CERTIFICATES = ("/etc/ssl/certs/ca-certificates.crt",)
+
 Answer = Mapping[str, Any]
+
+
+class _ClientMeta(Protocol):
+    endpoint_url: str
 
 
 class S3Client(Protocol):
     """What is used of botocore's S3 client, which has no types of its own."""
+
+    @property
+    def meta(self) -> _ClientMeta:
+        """What it was made for."""
 
     def put_object(self, **arguments: object) -> Answer:
         """One object in one request."""
@@ -70,7 +81,7 @@ class ClientKeeper:
         with self._lock:
             stamp = credentials_stamp(self._config)
             if self._client is None or stamp != self._stamp:
-                self._client, self._stamp = _make_client(self._config), stamp
+                self._client, self._stamp = make_client(self._config), stamp
             return self._client
 
     def drop(self, client: S3Client) -> None:
@@ -80,7 +91,7 @@ class ClientKeeper:
                 self._client = None
 
 
-def _make_client(config: S3Destination) -> S3Client:
+def make_client(config: S3Destination) -> S3Client:
     session = Session()
     session.register_component("data_loader", _LOADER)
     credentials = find_credentials(config)
@@ -95,7 +106,7 @@ def _make_client(config: S3Destination) -> S3Client:
         "s3",
         region_name=config.region,
         endpoint_url=config.endpoint_url,
-        verify=_trusted(config.ca_bundle),
+        verify=trusted_certificates(config.ca_bundle),
         config=_client_config(config),
         **keys,
     )
@@ -131,10 +142,12 @@ def _client_config(config: S3Destination) -> Config:
     )
 
 
-def _trusted(ca_bundle: Path | None) -> str | bool:
-    """What botocore verifies TLS with; it would name a bad CA file a network error."""
-    if ca_bundle is None:
-        return True
+def trusted_certificates(ca_bundle: Path | None) -> str | bool:
+    """The file that botocore verifies TLS with: the system's certificates where no other is
+    named, and its own (True) where the system has none. Raises DestinationFault."""
+    if ca_bundle is None:  # botocore would look at its own alone, and name a bad file no fault
+        places = (ssl.get_default_verify_paths().cafile, *_SYSTEM_CERTIFICATES)
+        return next((place for place in places if place and Path(place).is_file()), True)
     try:
         ssl.create_default_context(cafile=str(ca_bundle))
     except OSError as error:  # ssl.SSLError is one

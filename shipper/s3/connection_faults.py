@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import socket
 import ssl
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from botocore.exceptions import (
-    BotoCoreError,
     ConnectionClosedError,
     ConnectTimeoutError,
     ProxyConnectionError,
@@ -20,6 +21,7 @@ from shipper.s3.words import StoreWords, printable
 
 # X509_V_ERR_ of OpenSSL's x509_vfy.h.
 _NOT_YET_VALID, _EXPIRED, _OTHER_HOST, _OTHER_ADDRESS = 9, 10, 62, 64
+_NO_WAY = (errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ENETDOWN)
 _PLAIN_ANSWER = ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE")
 
 
@@ -109,7 +111,7 @@ _MEANINGS = (
         "see which TLS versions and ciphers the store offers",
     ),
     _Meaning(
-        _is(NameResolutionError),
+        _is(NameResolutionError, socket.gaierror),
         NetworkFault,
         "the name of {address} is not resolved",
         "check endpoint_url, /etc/resolv.conf and the name server",
@@ -121,13 +123,19 @@ _MEANINGS = (
         _REACHABLE,
     ),
     _Meaning(
+        lambda error: isinstance(error, OSError) and error.errno in _NO_WAY,
+        NetworkFault,
+        "there is no way to {address}",
+        "check this host's routes and the firewalls between",
+    ),
+    _Meaning(
         _is(ConnectTimeoutError),
         NetworkFault,
         "no connection to {address} in time",
         _REACHABLE + "; connect_timeout_sec is the limit",
     ),
     _Meaning(
-        _is(ReadTimeoutError),
+        _is(ReadTimeoutError, TimeoutError),
         NetworkFault,
         "silent: the store at {address} does not go on",
         "see how the store does; read_timeout_sec is the limit",
@@ -141,12 +149,12 @@ _MEANINGS = (
 )
 
 
-def connection_fault(error: BotoCoreError, store: StoreWords) -> Fault | None:
+def connection_fault(error: BaseException, store: StoreWords) -> Fault | None:
     """The fault for an error that says what was wrong with the connection; else None."""
     chain = list(_causes(error))
     for meaning in _MEANINGS:
         if any(meaning.holds(one) for one in chain):
-            proxy = printable(str(error.kwargs.get("proxy_url", "")))
+            proxy = printable(str(getattr(error, "kwargs", {}).get("proxy_url", "")))
             cause = meaning.cause.format(address=store.address, proxy=proxy)
             return meaning.kind(f"{store.description}: {cause}{_detail(chain)}", meaning.cure)
     return None

@@ -7,7 +7,8 @@ import stat
 from pathlib import Path
 
 from botocore.credentials import Credentials, SharedCredentialProvider
-from botocore.exceptions import BotoCoreError
+from botocore.exceptions import BotoCoreError, NoCredentialsError
+from botocore.session import Session
 
 from shipper.config_schema import S3Destination
 from shipper.faults import DestinationFault
@@ -17,6 +18,12 @@ Stamp = tuple[int, int, int, int]
 
 SYSTEMD_CREDENTIAL = "s3-credentials"
 
+_SOURCES = {
+    "env": "environment variables",
+    "iam-role": "the instance's role",
+    "container-role": "the container's role",
+    "shared-credentials-file": "the AWS credentials file of this user",
+}
 _NO_FORMAT = "is not in the format of an AWS credentials file"
 _NOT_FOR_OTHERS = stat.S_IWGRP | stat.S_IROTH | stat.S_IWOTH
 _REMEDY = (
@@ -38,6 +45,17 @@ def find_credentials(config: S3Destination) -> Credentials | None:
         return credentials
     path = credentials_path(config)
     return _read(path) if path and path.exists() else None
+
+
+def credentials_source(config: S3Destination) -> str:
+    """Where the key comes from, in words. Raises as `find_credentials`, and NoCredentialsError."""
+    if find_credentials(config) is not None:
+        path = credentials_path(config)
+        return f"{path}" if config.credentials_file else f"{path}, from systemd"
+    found = Session().get_credentials()
+    if found is None:
+        raise NoCredentialsError
+    return _SOURCES.get(found.method, f"botocore's {found.method}")
 
 
 def credentials_path(config: S3Destination) -> Path | None:

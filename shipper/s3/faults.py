@@ -49,6 +49,8 @@ def _cause_on_this_host(error: Exception) -> tuple[type[Fault], str, str]:
             f"accepted without naming the {error} that every S3 store names",
             "check endpoint_url: this is no S3 store",
         )
+    if isinstance(error, OSError):
+        return NetworkFault, _short(error), "see to it on this host"
     if isinstance(error, (BotoCoreError, ValueError)):
         return DestinationFault, _short(error), "correct the configuration"
     return (

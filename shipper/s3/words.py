@@ -41,9 +41,14 @@ def needed_rights(config: S3Destination) -> tuple[str, ...]:
     rights = ["s3:PutObject", "s3:AbortMultipartUpload"]
     if config.tags:
         rights.append("s3:PutObjectTagging")
-    if config.encryption == "aws:kms":
-        rights += ["kms:GenerateDataKey", "kms:Decrypt"]
-    return tuple(rights)
+    return (*rights, *kms_rights(config))
+
+
+def kms_rights(config: S3Destination) -> tuple[str, ...]:
+    """What AWS wants to be allowed on a KMS key of one's own; other stores decide elsewhere."""
+    host = urlsplit(config.endpoint_url).hostname if config.endpoint_url else None
+    at_aws = host is None or host.endswith((".amazonaws.com", ".amazonaws.com.cn"))
+    return ("kms:GenerateDataKey", "kms:Decrypt") if config.kms_key_id and at_aws else ()
 
 
 def printable(text: str) -> str:

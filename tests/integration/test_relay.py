@@ -322,7 +322,7 @@ def test_a_full_relay(relay, tmp_path):
         with pytest.raises(NetworkFault, match="MiB free"):
             refused()
     full.key = relay.authorize(f"{full.name}-with-room")
-    assert full.client().check()["room_mb"] > 0
+    assert full.client().ask_who_am_i()["room_mb"] > 0
 
 
 def test_a_host_over_its_quota_waits_until_the_relay_has_shipped(relay, tmp_path):
@@ -365,7 +365,7 @@ def test_another_session_of_the_host(host):
         with pytest.raises(NetworkFault, match="another session"):
             client.deliver(host.bundle())
         client.put_document(Document("heartbeat", host.name, "k", b"{}"))
-        assert client.check()["host"] == host.name
+        assert client.ask_who_am_i()["host"] == host.name
     finally:
         os.close(held)
     client.deliver(host.bundle())
@@ -401,7 +401,7 @@ def test_what_killed_sessions_left_goes(host):
 
 
 def test_check_says_who_and_how_much(host):
-    answer = host.client().check()
+    answer = host.client().ask_who_am_i()
     assert (answer["host"], answer["room_mb"]) == (host.name, ROOMY.max_host_mb)
     assert answer["max_bundle_mb"] == ROOMY.max_bundle_mb
 
@@ -506,7 +506,7 @@ def test_what_answers_is_no_relay(host, relay):
     relay.let_in(key, 'restrict,command="echo hello"')
     host.key = key
     with pytest.raises(DestinationFault, match="no aod-relay: hello"):
-        host.client().check()
+        host.client().ask_who_am_i()
     with pytest.raises(DestinationFault, match=r"no aod-relay|not set up"):
         host.client().deliver(host.bundle())
 
@@ -516,7 +516,7 @@ def test_another_release_answers(host, relay):
     relay.let_in(key, 'restrict,command="echo \'{\\"protocol\\": 2}\'"')
     host.key = key
     with pytest.raises(DestinationFault, match="speaks protocol 2"):
-        host.client().check()
+        host.client().ask_who_am_i()
 
 
 def test_a_relay_that_is_not_set_up(host, relay):

@@ -234,7 +234,7 @@ def test_a_bundle_is_not_accepted_while_it_is_written(attacker):
     wait_for(lambda: part.exists() and part.stat().st_size, "the upload is under way")
     said = attacker.ssh(f"deliver {ID}", data=b"{}")
     assert (said.status, said.refusal["kind"]) == (1, "busy")
-    attacker.victim_client.check()
+    attacker.victim_client.ask_who_am_i()
     writing.join()
 
 

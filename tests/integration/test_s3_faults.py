@@ -246,8 +246,8 @@ def test_new_client_is_made_after_a_refusal_only(spool, connect, monkeypatch):
         made.append(config)
         return make_client(config)
 
-    make_client = client._make_client
-    monkeypatch.setattr(client, "_make_client", count)
+    make_client = client.make_client
+    monkeypatch.setattr(client, "make_client", count)
     answers = [(503, "SlowDown"), (500, "x"), (403, "AccessDenied"), (200, "x"), (200, "x")]
     with ScriptedStore(lambda number, *_: answers[number - 1]) as server:
         shipper = make_shipper(spool, connect(server.endpoint_url))

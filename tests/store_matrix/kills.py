@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from agent.storage.spool import Spool
-from shipper.cli import EXIT_LEFT_BEHIND, EXIT_OK
+from shipper.commands.command import EXIT_LEFT_BEHIND, EXIT_OK
 from tests.store_matrix.exchange import Exchange
 from tests.store_matrix.matrix import ONCE, Outcome, Point, outcome_of
 from tests.store_matrix.proxy import Fault, Injection
