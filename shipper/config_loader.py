@@ -20,7 +20,7 @@ _SECRET_VALUE = re.compile(r"://[^/?#]*@|\b(?:AKIA|ASIA)[0-9A-Z]{16}\b")
 _CREDENTIALS_CURE = (
     "Remove it, replace that credential, and put the new one into the file that "
     "destination.credentials_file names, into systemd's LoadCredential=s3-credentials:..., "
-    "or where boto3 looks by itself."
+    "or where botocore looks by itself."
 )
 
 

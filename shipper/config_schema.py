@@ -21,8 +21,8 @@ class S3Destination:
     """A bucket of any S3-compatible store. Credentials never stand here.
 
     They come from ``credentials_file`` (AWS format), from ``s3-credentials`` in systemd's
-    credentials directory, or from boto3's own chain, in this order. ``encryption`` is that of the
-    objects at rest: AES256, or aws:kms with ``kms_key_id`` (without: the store's own key).
+    credentials directory, or from botocore's own chain, in this order. ``encryption`` is that of
+    the objects at rest: AES256, or aws:kms with ``kms_key_id`` (without: the store's own key).
     """
 
     bucket: str

@@ -89,8 +89,14 @@ class BucketSetup:
             commands = "\n".join(f"#   {line}" for line in f"{aws}\n{mc}".splitlines())
             save = f"#   aod-shipper bucket-policy --part {part} > {part}.json"
             body = json.dumps(document, indent=2)
+            title += self._warning(part)
             sections.append(f"# {title}\n{save}\n{commands}\n{body}")
         return "\n\n".join(sections)
+
+    def _warning(self, part: str) -> str:
+        if part == "bucket" and (self._config.endpoint_url or "").startswith("http:"):
+            return "\n# NOT AS LONG AS endpoint_url is http: this would lock the shipper out."
+        return ""
 
     def _shipper(self) -> dict[str, Any]:
         actions = ["s3:PutObject", "s3:AbortMultipartUpload"]

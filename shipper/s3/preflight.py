@@ -56,15 +56,15 @@ class S3Preflight:
 
     def check(self) -> Iterator[Finding]:
         """See `shipper.finding.Preflight`."""
+        step = "credentials"
         try:
-            source = credentials_source(self._config)
+            yield Finding(step, "ok", credentials_source(self._config))
+            step = "settings"
             client = make_client(self._config)
-            url = urlsplit(client.meta.endpoint_url)
         except (Fault, *STORE_ERRORS) as error:
-            yield self._failed("credentials", error)
+            yield self._failed(step, error)
             return
-        yield Finding("credentials", "ok", source)
-        connection = list(self._check_connection(url))
+        connection = list(self._check_connection(urlsplit(client.meta.endpoint_url)))
         yield from connection
         if all(finding.state != "failed" for finding in connection):
             yield from self._check_rights(client)

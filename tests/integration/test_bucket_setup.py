@@ -180,6 +180,12 @@ def test_encryption_key_is_in_the_policy_for_aws(key, resource, condition):
     assert "kms:" not in json.dumps(BucketSetup(other, "").documents())
 
 
+def test_store_without_tls_is_not_to_be_locked(printed):
+    assert "lock the shipper out" not in printed()
+    setup = BucketSetup(S3Destination(BUCKET, "http://127.0.0.1:9000"), "fleet")
+    assert "lock the shipper out" in setup.as_text()
+
+
 def test_destination_that_is_no_bucket_is_wrong_usage(tmp_path):
     config = tmp_path / "shipper.yaml"
     config.write_text(f"destination:\n  type: directory\n  path: {tmp_path / 'bucket'}\n")

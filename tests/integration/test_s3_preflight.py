@@ -130,7 +130,7 @@ def test_store_that_knows_no_conditions(minio, stores):
         ({"credentials_file": Path("/nonexistent/key")}, "credentials", "No such file"),
         ({"credentials_file": None}, "credentials", "no credentials found"),
         ({"endpoint_url": "http://store.invalid:9000"}, "name", "is not resolved"),
-        ({"ca_bundle": Path("/nonexistent/ca")}, "credentials", "ca_bundle /nonexistent/ca"),
+        ({"ca_bundle": Path("/nonexistent/ca")}, "settings", "ca_bundle /nonexistent/ca"),
     ],
     ids=str,
 )

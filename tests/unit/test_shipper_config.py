@@ -230,7 +230,7 @@ def test_a_credential_is_refused_and_not_repeated(tmp_path, text, line, key):
     assert (fault.line, fault.key) == (line, key)
     assert "credentials_file" in fault.cure
     assert "LoadCredential=s3-credentials" in fault.cure
-    assert "boto3" in fault.cure
+    assert "botocore" in fault.cure
     assert SECRET not in str(caught.value)
 
 
