@@ -5,6 +5,7 @@ from __future__ import annotations
 import ssl
 import threading
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -110,7 +111,12 @@ def make_client(config: S3Destination) -> S3Client:
         config=_client_config(config),
         **keys,
     )
-    client.meta.events.register("after-call.s3", _refuse_web_page)
+    events = client.meta.events
+    events.register("after-call.s3", _refuse_web_page)
+    if config.encryption is not None:
+        # Not of uploads in parts, whose answers tell it with some stores only. The first request
+        # of a client, which tries out conditions, is a PutObject.
+        events.register("after-call.s3.PutObject", partial(_refuse_clear, config.encryption))
     made: S3Client = client
     return made
 
@@ -122,6 +128,16 @@ def _refuse_web_page(http_response: AWSResponse, **_: object) -> None:
         raise DestinationFault(
             f"a web page (HTTP {status}) instead of the store's answer",
             "check endpoint_url, and whether a proxy or a captive portal stands in between",
+        )
+
+
+def _refuse_clear(encryption: str, http_response: AWSResponse, parsed: Answer, **_: object) -> None:
+    """A store may take an object and store it in clear without a word (docs/stores.md)."""
+    kept = parsed.get("ServerSideEncryption")
+    if http_response.status_code < _FIRST_REFUSAL and kept != encryption:
+        raise DestinationFault(
+            f"the store does not encrypt: asked for {encryption}, it kept {kept or 'it in clear'}",
+            "set up the store's encryption, or take 'encryption' out of the configuration",
         )
 
 

@@ -126,6 +126,16 @@ def test_wrong_clock_names_its_remedy(destination, spool):
     assert "this host's clock" in fault.remedy
 
 
+@pytest.mark.parametrize("encryption", ["AES256", "aws:kms"])
+def test_store_that_does_not_encrypt_gets_no_evidence(
+    any_store, bucket, destination, spool, encryption
+):
+    """One of them says so, the other takes everything and keeps it in clear."""
+    with pytest.raises(DestinationFault, match=r"encrypt|NotImplemented|501"):
+        destination(encryption=encryption).deliver(delivery_of(add_bundle(spool)))
+    assert any_store.keys(bucket) == []
+
+
 @needs_mount
 def test_full_store_names_its_remedy(any_store, key_file, spool):
     with small_disk() as directory, type(any_store)(any_store.binary, directory) as server:

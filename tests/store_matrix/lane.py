@@ -89,8 +89,8 @@ class Lane:
             client.abort_multipart_upload(
                 Bucket=bucket, Key=upload["Key"], UploadId=upload["UploadId"]
             )
-        for key in self.server.keys(bucket):
-            client.delete_object(Bucket=bucket, Key=key)
+        for entry in client.list_objects_v2(Bucket=bucket).get("Contents", []):
+            client.delete_object(Bucket=bucket, Key=entry["Key"])
         client.delete_bucket(Bucket=bucket)
 
 
