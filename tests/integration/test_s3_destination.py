@@ -6,9 +6,11 @@ import os
 
 import pytest
 
+from agent.service.stop_signal import StopSignal
 from agent.storage.tombstone import make_tombstone
 from shipper.config_schema import S3Destination
 from shipper.faults import BundleFault, DestinationFault, NetworkFault
+from shipper.pace import Pace
 from shipper.s3.bucket import S3Bucket
 from shipper.s3.multipart import PART_SIZE
 from tests.minio_server import MinioServer
@@ -49,14 +51,14 @@ def no_credentials_of_this_machine(monkeypatch):
 def store(minio, bucket, tmp_path):
     """A function that makes the destination, with other settings on demand."""
 
-    def make(**changes):
+    def make(pace=None, **changes):
         key_file = credentials_file(tmp_path / "key", minio.access_key, minio.secret_key)
         settings = {
             "bucket": bucket,
             "endpoint_url": minio.endpoint_url,
             "credentials_file": key_file,
         }
-        return S3Bucket(S3Destination(**{**settings, **changes}), PROBE_KEY)
+        return S3Bucket(S3Destination(**{**settings, **changes}), PROBE_KEY, pace)
 
     return make
 
@@ -262,3 +264,17 @@ def test_server_that_dies_between_bundles_loses_and_doubles_nothing(minio, spool
         assert stored[delivery.keys.archive] == bundle.archive.read_bytes()
         assert stored[delivery.keys.manifest] == bundle.done.read_bytes()
     assert spool.counts().delivered == 4
+
+
+@pytest.mark.parametrize("size", [100_000, PART_SIZE + 1])
+def test_each_byte_that_is_sent_is_paced_once(minio, bucket, store, spool, size):
+    taken = []
+
+    class CountingPace(Pace):
+        def take(self, amount):
+            taken.append(amount)
+
+    store(pace=CountingPace(1, StopSignal())).deliver(
+        delivery_of(add_bundle(spool, os.urandom(size)))
+    )
+    assert sum(taken) == size, "to hash is free"

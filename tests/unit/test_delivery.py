@@ -55,6 +55,32 @@ def test_archive_that_grows_while_it_is_read_is_noticed(spool):
             archive.read()
 
 
+def test_archive_may_be_read_again_and_is_proven_all_the_same(spool):
+    with delivery_of(add_bundle(spool, b"evidence")).open_archive() as archive:
+        assert archive.read(5) == b"evide"
+        archive.seek(2)
+        assert archive.read(5) == b"idenc"
+        archive.seek(0)
+        assert archive.read(8) == b"evidence"
+
+
+def test_last_byte_of_a_wrong_archive_is_never_handed_out(spool):
+    bundle = add_bundle(spool, b"evidence")
+    bundle.archive.write_bytes(b"evidenc3")
+    with delivery_of(bundle).open_archive() as archive:
+        archive.read(5)
+        archive.seek(3)
+        with pytest.raises(BundleFault, match="sha256"):
+            archive.read(5)
+
+
+def test_nothing_may_be_skipped(spool):
+    with delivery_of(add_bundle(spool, b"evidence")).open_archive() as archive:
+        archive.read(3)
+        with pytest.raises(ValueError, match="proof"):
+            archive.seek(4)
+
+
 def test_empty_archive_is_one(spool):
     with delivery_of(add_bundle(spool, b"")).open_archive() as archive:
         assert archive.read() == b""

@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from agent.service.stop_signal import StopSignal
 from shipper.directory_destination import DirectoryBucket
 from shipper.faults import BundleFault, DestinationFault
+from shipper.pace import Pace
 from tests.shipper_support import add_bundle, delivery_of, new_spool
 
 
@@ -120,3 +122,18 @@ def test_no_descriptor_leaks(spool, root):
         with pytest.raises(BundleFault):
             DirectoryBucket(root).deliver(delivery_of(bad))
     assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_archive_goes_at_the_pace_and_what_is_there_goes_at_once(spool, root):
+    taken = []
+
+    class CountingPace(Pace):
+        def take(self, amount):
+            taken.append(amount)
+
+    delivery = delivery_of(add_bundle(spool, b"x" * 3_000_000))
+    destination = DirectoryBucket(root, CountingPace(1, StopSignal()))
+    destination.deliver(delivery)
+    assert sum(taken) == 3_000_000
+    destination.deliver(delivery)
+    assert sum(taken) == 3_000_000

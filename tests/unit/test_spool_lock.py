@@ -72,6 +72,7 @@ def test_what_a_killed_shipper_left_goes_and_nothing_else(spool):
     bundle = add_bundle(spool)
     leftovers = [
         spool.batches / f".{bundle.id}.shipped.0badcafe.tmp",
+        spool.batches / f".{bundle.id}.uploading.0badcafe.tmp",
         spool.batches / f".{STATE_FILE}.0badcafe.tmp",
     ]
     others = [
