@@ -27,6 +27,7 @@ RELAY_UID, SHIPPER_UID, AOD_GID = 64_101, 64_102, 64_100
 USER = "aod-relay"
 PROGRAM = Path("/opt/aod/current/bin/aod-relay")
 INBOX = Path("/opt/aod/inbox")
+AUTHORIZED_KEYS = Path("/opt/authorized_keys")
 ROOMY = Limits(min_free_mb=0)
 
 _DIE_WITH_TEST = ("setpriv", "--pdeathsig", "KILL")
@@ -55,7 +56,7 @@ ListenAddress 127.0.0.1
 Port {port}
 HostKey {directory}/host_key
 PidFile none
-AuthorizedKeysFile /opt/authorized_keys
+AuthorizedKeysFile {keys}
 UsePAM no
 AuthenticationMethods publickey
 AcceptEnv LANG LC_*
@@ -70,10 +71,14 @@ class RelayUnavailableError(Exception):
 
 
 class RelayServer:
-    """One central host below ``directory``; `inbox` is its inbox, seen from the test."""
+    """One central host below ``directory``; `inbox` is its inbox, seen from the test.
 
-    def __init__(self, directory: Path) -> None:
+    ``sshd_lines`` come after the rest of sshd's configuration.
+    """
+
+    def __init__(self, directory: Path, sshd_lines: str = "") -> None:
         self._directory = directory
+        self._sshd_lines = sshd_lines
         self.port = free_port()
         self.inbox = directory / "opt/aod/inbox"
         self._keys = directory / "keys"
@@ -192,14 +197,17 @@ class RelayServer:
         program.write_text(_PROGRAM_TEXT)
         program.chmod(0o755)
         users = [
-            f"{USER}:*:{RELAY_UID}:{AOD_GID}::/:/bin/sh",
+            f"{USER}:*:{RELAY_UID}:{RELAY_UID}::/:/bin/sh",
             f"aod-shipper:*:{SHIPPER_UID}:{AOD_GID}::/nonexistent:/usr/sbin/nologin",
         ]
         self._write("passwd", Path("/etc/passwd").read_text() + "\n".join([*users, ""]))
-        self._write("group", Path("/etc/group").read_text() + f"aod:x:{AOD_GID}:\n")
+        groups = [f"{USER}:x:{RELAY_UID}:", f"aod:x:{AOD_GID}:{USER}", ""]
+        self._write("group", Path("/etc/group").read_text() + "\n".join(groups))
         self._write("opt/authorized_keys", "")
-        config = _SSHD_CONFIG.format(port=self.port, directory=self._directory)
-        self._write("sshd_config", config)
+        config = _SSHD_CONFIG.format(
+            port=self.port, directory=self._directory, keys=AUTHORIZED_KEYS
+        )
+        self._write("sshd_config", config + self._sshd_lines)
         host_key = _make_key(self._directory / "host_key")
         public = host_key.with_suffix(".pub").read_text()
         self._write("known_hosts", f"[127.0.0.1]:{self.port} {public}")

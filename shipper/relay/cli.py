@@ -52,7 +52,6 @@ exit status: 0 fine, 1 refused, 2 wrong usage"""
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit status."""
     options = build_parser().parse_args(arguments)
-    os.umask(UMASK)
     command: Callable[[argparse.Namespace], int] = options.command
     try:
         return command(options)
@@ -105,6 +104,7 @@ def receive(options: argparse.Namespace) -> int:
     inbox, host = check_path(options.inbox, "inbox"), check_host(options.host)
     if os.geteuid() == 0:
         raise UsageError("the relay does not run as root: let the keys in as user aod-relay")
+    os.umask(UMASK)
     syslog.openlog("aod-relay", syslog.LOG_PID, syslog.LOG_AUTH)
     return Session(inbox, host, _limits(options)).serve(os.environ.get("SSH_ORIGINAL_COMMAND", ""))
 

@@ -8,6 +8,7 @@ and the attacker is told no in a clear line.
 import hashlib
 import json
 import os
+import re
 import socket
 import subprocess
 import threading
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.service.stop_signal import StopSignal
 from agent.storage.spool import ARCHIVE
 from agent.storage.ulid import new_ulid
 from shipper.relay.cli import main
@@ -22,9 +24,18 @@ from shipper.relay.host_folder import PARTIALS_KEPT, HostFolder, Usage
 from shipper.relay.limits import MAX_FILES, Limits
 from shipper.relay.refusal import Refusal
 from shipper.relay.session import MAX_DOCUMENT, read_document
+from shipper.relay_destination import RelayInbox
+from shipper.relay_session import RelaySession
 from tests.relay_attacker import ID, Attacker
-from tests.relay_server import ROOMY
-from tests.shipper_support import wait_for
+from tests.relay_server import (
+    AUTHORIZED_KEYS,
+    CHECKOUT,
+    INBOX,
+    PROGRAM,
+    ROOMY,
+    RelayServer,
+)
+from tests.shipper_support import add_bundle, delivery_of, new_spool, wait_for
 
 MIB = 1 << 20
 
@@ -254,17 +265,34 @@ def test_no_forwarding(attacker, options, told):
             *([] if "-W" in options else ["check"]),
             options=tuple(option.replace("PORT", port) for option in options),
         )
-        assert said.status == 255, (said.output, said.errors)
+        assert (said.status, bool(re.search(told, said.errors))) == (255, True), said.errors
         inner.setblocking(False)
         with pytest.raises(BlockingIOError):
             inner.accept()
 
 
-def test_no_terminal_no_agent_no_display(attacker):
-    said = attacker.ssh("check", options=("-tt",))
-    assert "PTY allocation request failed" in said.errors
-    said = attacker.ssh("env", options=("-A", "-X"))
-    said.assert_denied()
+def test_no_terminal(attacker):
+    assert "PTY allocation request failed" in attacker.ssh("check", options=("-tt",)).errors
+
+
+def test_the_shipped_sshd_configuration_confines_a_line_without_restrict(tmp_path, relay):
+    text = (CHECKOUT / "config/aod-relay.sshd.conf").read_text()
+    lines = text.replace("/etc/aod/relay_authorized_keys", str(AUTHORIZED_KEYS))
+    assert lines != text
+    with RelayServer(tmp_path / "relay", lines) as careless:
+        key = careless.make_key("web-17")
+        command = f"{PROGRAM} receive --inbox {INBOX} --host web-17 --min-free-mb 0"
+        careless.let_in(key, f'command="{command}"')
+        client = RelayInbox(careless.config(key), StopSignal())
+        delivery = delivery_of(add_bundle(new_spool(tmp_path / "spool")))
+        client.deliver(delivery)
+        ssh = RelaySession(careless.config(key), StopSignal(), 0)._ssh()
+        for options, told in (
+            (["-W", f"127.0.0.1:{relay.port}"], "forwarding failed|prohibited"),
+            (["-tt"], "PTY allocation request failed"),
+        ):
+            ended = subprocess.run([*ssh, *options, "relay"], capture_output=True, check=False)
+            assert re.search(told, ended.stderr.decode())
 
 
 @pytest.mark.parametrize(
