@@ -130,6 +130,24 @@ def test_reply_that_was_lost_at_the_end_sends_nothing_again(stores, gate, bundle
     assert is_whole(stores, bundle)
 
 
+def test_reply_that_was_lost_at_the_end_of_a_store_without_conditions(stores, gate, bundle):
+    fates = [Fate.LOSE_REPLY]
+
+    def decide(request):
+        if request.conditional:
+            return 501, error_body("NotImplemented")
+        return fates.pop() if fates and request.operation == COMPLETE else Fate.PASS
+
+    gate.decide = decide
+    store = stores.open(endpoint_url=gate.endpoint_url)
+    with pytest.raises(NetworkFault):
+        store.deliver(delivery_of(bundle))
+    gate.requests.clear()
+    store.deliver(delivery_of(bundle))
+    assert PART not in gate.operations
+    assert is_whole(stores, bundle)
+
+
 def test_reply_that_was_lost_at_the_end_with_a_key_that_may_only_write(
     minio, bucket, stores, gate, bundle
 ):
