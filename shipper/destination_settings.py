@@ -51,8 +51,8 @@ def _store(section: Section, kind: str, spool: Path) -> DirectoryDestination | S
 def _relay(section: Section, spool: Path) -> RelayDestination:
     return RelayDestination(
         host=section.text("host", pattern=_HOST, wanted="a host name or address"),
-        identity_file=section.absolute_path("identity_file", "/etc/aod/relay-key"),
-        known_hosts_file=section.absolute_path("known_hosts_file", "/etc/aod/relay-known-hosts"),
+        identity_file=section.absolute_path("identity_file", "/etc/aod/relay/key"),
+        known_hosts_file=section.absolute_path("known_hosts_file", "/etc/aod/relay/known_hosts"),
         port=section.integer("port", RelayDestination.port, minimum=1, maximum=65_535),
         user=section.text(
             "user", RelayDestination.user, pattern=_USER, wanted="a user name such as aod-relay"

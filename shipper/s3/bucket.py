@@ -1,4 +1,4 @@
-"""A bucket of any S3-compatible store, through botocore."""
+"""A bucket of any S3-compatible store, through boto3."""
 
 from __future__ import annotations
 

@@ -9,10 +9,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
+import boto3
+import botocore.session
 from botocore.awsrequest import AWSResponse
 from botocore.config import Config
 from botocore.loaders import create_loader
-from botocore.session import Session
 
 from agent import __version__
 from shipper.config_schema import S3Destination
@@ -93,7 +94,7 @@ class ClientKeeper:
 
 
 def make_client(config: S3Destination) -> S3Client:
-    session = Session()
+    session = botocore.session.Session()
     session.register_component("data_loader", _LOADER)
     credentials = find_credentials(config)
     keys = {}
@@ -103,7 +104,7 @@ def make_client(config: S3Destination) -> S3Client:
             "aws_secret_access_key": credentials.secret_key,
             "aws_session_token": credentials.token,
         }
-    client = session.create_client(
+    client = boto3.session.Session(botocore_session=session).client(
         "s3",
         region_name=config.region,
         endpoint_url=config.endpoint_url,

@@ -21,13 +21,14 @@ import sys
 import threading
 from pathlib import Path
 
+from agent.service.stop_signal import StopSignal
 from agent.storage.spool import Spool
 from shipper.config_loader import load_config
 from shipper.delivery import read_delivery
 from shipper.destination import open_destination
 
 config = load_config(Path(sys.argv[1])).config
-store = open_destination(config)
+store = open_destination(config, StopSignal())
 faults = []
 
 def deliver(bundle):
