@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence, Set
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence, Set
+from dataclasses import dataclass
 
 from agent.storage.spool import ARCHIVE
 from shipper.faults import BundleFault
 from shipper.outcome import Outcome
 from tests.cargo import GOOD
 from tests.minio_server import MinioServer
+
+
+@dataclass(frozen=True)
+class Upload:
+    """In parts, and not complete."""
+
+    key: str
+    id: str
 
 
 def broken_store(server: MinioServer, bucket: str, expected: dict[str, bytes]) -> Iterator[str]:
@@ -28,20 +36,26 @@ def broken_store(server: MinioServer, bucket: str, expected: dict[str, bytes]) -
             yield f"other metadata: {key}: {entry['Metadata']}"
 
 
-def broken_uploads(server: MinioServer, bucket: str, told: Set[str]) -> Iterator[str]:
+def unfinished_uploads(server: MinioServer, bucket: str, keys: Iterable[str]) -> list[Upload]:
+    """Those to one of ``keys``; without a prefix, MinIO tells of none from before its start."""
+    client = server.client
+    pages = [client.list_multipart_uploads(Bucket=bucket, Prefix=key) for key in keys]
+    return [
+        Upload(one["Key"], one["UploadId"]) for page in pages for one in page.get("Uploads", [])
+    ]
+
+
+def broken_uploads(
+    server: MinioServer, bucket: str, uploads: Sequence[Upload], told: Set[str]
+) -> Iterator[str]:
     """None is left but one of which the shipper was never ``told``; and that one holds nothing."""
-    for upload in _uploads(server, bucket):
-        name = {"Key": upload["Key"], "UploadId": upload["UploadId"]}
-        parts = server.client.list_parts(Bucket=bucket, **name).get("Parts", [])
-        if upload["UploadId"] in told:
+    for upload in uploads:
+        name = {"Bucket": bucket, "Key": upload.key, "UploadId": upload.id}
+        parts = server.client.list_parts(**name).get("Parts", [])
+        if upload.id in told:
             yield f"an upload is left, with {len(parts)} parts"
         elif parts:
             yield f"an upload nobody knows of has {len(parts)} parts"
-
-
-def remains(server: MinioServer, bucket: str) -> int:
-    """How many unfinished uploads are left: without parts, if nothing is broken."""
-    return len(_uploads(server, bucket))
 
 
 def broken_outcomes(outcomes: Sequence[Outcome]) -> Iterator[str]:
@@ -56,10 +70,3 @@ def broken_outcomes(outcomes: Sequence[Outcome]) -> Iterator[str]:
             for one in mine
             if isinstance(one.fault, BundleFault)
         )
-
-
-def _uploads(server: MinioServer, bucket: str) -> list[dict[str, Any]]:
-    uploads: list[dict[str, Any]] = server.client.list_multipart_uploads(Bucket=bucket).get(
-        "Uploads", []
-    )
-    return uploads

@@ -48,12 +48,11 @@ class Injection:
         self._label = label
         self._times = times
 
-    def concerns(self, request: StoreRequest) -> bool:
-        """Count the request, if its turn has come; whether it is to be spoilt."""
-        if self.over or not (self.hits or request.label == self._label):
-            return False
-        self.hits += 1
-        return self.fault.suits(request)
+    def hit(self, request: StoreRequest) -> bool:
+        """Whether the turn of this request has come; it counts then."""
+        hit = not self.over and (self.hits > 0 or request.label == self._label)
+        self.hits += hit
+        return hit
 
     @property
     def over(self) -> bool:
@@ -127,15 +126,16 @@ class StoreProxy:
         with self._lock:
             late, injection = bool(self._late), self._injection
             self.seen.append(exchange.request)
-            spoilt = injection is not None and injection.concerns(exchange.request)
+            hit = injection is not None and injection.hit(exchange.request)
+        fault = injection.fault if injection is not None and hit else None
         try:
-            if injection is not None and spoilt:
-                injection.fault.apply(exchange)
+            if fault is not None and fault.suits(exchange.request):
+                fault.apply(exchange)
             else:
                 exchange.pass_on()
         except (OSError, http.client.HTTPException):
             exchange.drop()
-        if injection is not None and spoilt and injection.over:
+        if injection is not None and hit and injection.over:
             with self._lock:  # what comes meanwhile waits
                 injection.fault.end(self)
         if late:

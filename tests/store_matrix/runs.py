@@ -19,7 +19,7 @@ from tests.store_matrix.invariants import (
     broken_outcomes,
     broken_store,
     broken_uploads,
-    remains,
+    unfinished_uploads,
 )
 from tests.store_matrix.lane import Lane
 from tests.store_matrix.proxy import Fault, Injection
@@ -68,13 +68,13 @@ class Bench:
                 proxy.disarm()
             broken += proxy.broken
             broken += broken_spool(spool, self.cargo)
-            broken += broken_store(lane.server, store.bucket, self.cargo.objects())
-            told = proxy.told if remembers else set()
-            broken += broken_uploads(lane.server, store.bucket, told)
+            where, objects = (lane.server, store.bucket), self.cargo.objects()
+            broken += broken_store(*where, objects)
+            uploads = unfinished_uploads(*where, objects)
+            broken += broken_uploads(*where, uploads, proxy.told if remembers else set())
             if injection is not None and not injection.hits:
                 broken.append("the harness missed the request")
-            left = remains(lane.server, store.bucket)
-            return Result(tuple(proxy.seen), left, tuple(broken))
+            return Result(tuple(proxy.seen), len(uploads), tuple(broken))
 
     def clean_run(self, ship: Ship) -> tuple[StoreRequest, ...]:
         """The requests of a run without a fault; RuntimeError when that does not work."""
