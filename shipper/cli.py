@@ -24,7 +24,7 @@ from shipper.commands import (
     why,
 )
 from shipper.commands.command import EXIT_LEFT_BEHIND, EXIT_USAGE, Command, print_fault
-from shipper.config_loader import ConfigError, load_config
+from shipper.configuration.loader import ConfigError, load_config
 from shipper.faults import Fault
 
 DEFAULT_CONFIG = Path("/etc/aod/shipper.yaml")

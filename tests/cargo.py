@@ -20,8 +20,8 @@ from agent.storage.spool import (
     as_bytes,
 )
 from agent.storage.tombstone import make_tombstone, read_tombstone
-from shipper.delivery import Delivery
-from shipper.object_key import tombstone_key
+from shipper.destinations.delivery import Delivery
+from shipper.destinations.object_key import tombstone_key
 from tests.shipper_support import add_bundle, delivery_of, new_spool
 
 

@@ -13,10 +13,10 @@ from typing import Any
 from agent.service.stop_signal import StopSignal
 from agent.storage.spool import ARCHIVE
 from agent.storage.ulid import is_ulid, new_ulid
-from shipper.delivery import Delivery
+from shipper.destinations.delivery import Delivery
+from shipper.destinations.relay_destination import RelayInbox
+from shipper.destinations.relay_session import RelaySession
 from shipper.relay.limits import Limits
-from shipper.relay_destination import RelayInbox
-from shipper.relay_session import RelaySession
 from tests.relay_server import AOD_GID, RELAY_UID, ROOMY, RelayServer
 from tests.shipper_support import add_bundle, delivery_of, new_spool
 

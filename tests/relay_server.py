@@ -16,7 +16,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from shipper.config_schema import RelayDestination
+from shipper.configuration.schema import RelayDestination
 from shipper.relay.authorized_key import authorized_line, read_public_key
 from shipper.relay.limits import Limits
 from tests.minio_server import free_port

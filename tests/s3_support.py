@@ -11,7 +11,7 @@ from typing import Any
 import boto3
 import pytest
 
-from shipper.config_schema import S3Destination
+from shipper.configuration.schema import S3Destination
 from shipper.s3.bucket import S3Bucket
 from tests.minio_server import MinioServer
 from tests.shipper_support import PROBE_KEY, write_key

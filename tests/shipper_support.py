@@ -19,20 +19,25 @@ from agent.service.stop_signal import StopSignal
 from agent.storage import durable_file
 from agent.storage.spool import ARCHIVE, DONE, Spool, SpooledBundle, as_bytes
 from agent.storage.ulid import new_ulid
-from shipper.config_schema import DirectoryDestination, LimitsConfig, RetryConfig, ShipperConfig
-from shipper.delivery import Delivery, read_delivery
-from shipper.destination import Destination
-from shipper.directory_destination import DirectoryBucket
-from shipper.document import Document
+from shipper.configuration.schema import (
+    DirectoryDestination,
+    LimitsConfig,
+    RetryConfig,
+    ShipperConfig,
+)
+from shipper.destinations.delivery import Delivery, read_delivery
+from shipper.destinations.destination import Destination
+from shipper.destinations.directory_destination import DirectoryBucket
+from shipper.destinations.document import Document
+from shipper.destinations.finding import Finding
 from shipper.faults import Fault
-from shipper.finding import Finding
-from shipper.outcome import Outcome
-from shipper.reporter import Reporter
-from shipper.service import Service
-from shipper.shipper import Shipper
-from shipper.shipper_state import StateFile
-from shipper.signs_of_life import SignsOfLife
-from shipper.spool_watch import SpoolWatch
+from shipper.service.reporter import Reporter
+from shipper.service.service import Service
+from shipper.service.signs_of_life import SignsOfLife
+from shipper.shipping.outcome import Outcome
+from shipper.shipping.shipper import Shipper
+from shipper.spools.spool_watch import SpoolWatch
+from shipper.status.shipper_state import StateFile
 
 QUICK = RetryConfig(3, 0.001, 0.01, 0.001, 0.01)
 NOON = 1_767_268_800_000  # 2026-01-01 12:00 UTC in milliseconds

@@ -7,7 +7,7 @@ import json
 import sys
 
 from shipper.commands.command import EXIT_OK, EXIT_USAGE, Command
-from shipper.config_schema import RelayDestination, S3Destination, ShipperConfig
+from shipper.configuration.schema import RelayDestination, S3Destination, ShipperConfig
 from shipper.s3.bucket_setup import PARTS, BucketSetup
 
 

@@ -10,15 +10,15 @@ from pathlib import Path
 
 from agent.service.stop_signal import StopSignal
 from shipper.commands.command import EXIT_LEFT_BEHIND, EXIT_OK, Command
-from shipper.config_schema import ShipperConfig
-from shipper.finding import Finding
+from shipper.configuration.schema import ShipperConfig
+from shipper.destinations.finding import Finding
 
 _WORDS = {"ok": "ok", "warning": "warning", "failed": "FAILED"}
 
 
 def run(config: ShipperConfig, options: argparse.Namespace) -> int:
     """Try out what a delivery needs."""
-    from shipper.destination import open_destination
+    from shipper.destinations.destination import open_destination
 
     destination = open_destination(config, StopSignal())
     findings: list[Finding] = []
@@ -42,7 +42,7 @@ def run(config: ShipperConfig, options: argparse.Namespace) -> int:
 def _findings(
     config: ShipperConfig, file: Path, of_destination: Iterator[Finding]
 ) -> Iterator[Finding]:
-    from shipper.spool_preflight import check_spools
+    from shipper.spools.spool_preflight import check_spools
 
     yield Finding("configuration", "ok", str(file))
     yield from check_spools(config)

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from shipper.config_schema import ShipperConfig
+from shipper.configuration.schema import ShipperConfig
 
 EXIT_OK = 0
 EXIT_LEFT_BEHIND = 1

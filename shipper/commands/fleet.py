@@ -10,9 +10,9 @@ from dataclasses import asdict
 
 from agent.configuration.settings_document import printable
 from shipper.commands.command import EXIT_LEFT_BEHIND, EXIT_OK, Command
-from shipper.config_schema import RelayDestination, ShipperConfig
-from shipper.fleet import SILENT_INTERVALS, Fleet, FleetHost, read_fleet
-from shipper.store_reader import open_readers
+from shipper.configuration.schema import RelayDestination, ShipperConfig
+from shipper.destinations.store_reader import open_readers
+from shipper.inspection.fleet import SILENT_INTERVALS, Fleet, FleetHost, read_fleet
 from shipper.wording import NOTHING, size_text, span_text, table
 
 _HEADER = ("HOST", "STATE", "LAST SEEN", "PENDING", "BYTES", "OLDEST", "EVICTED", "QUARANTINED")

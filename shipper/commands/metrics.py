@@ -9,9 +9,9 @@ from pathlib import Path
 
 from agent.service.stop_signal import StopSignal
 from shipper.commands.command import EXIT_LEFT_BEHIND, EXIT_OK, Command
-from shipper.config_schema import ShipperConfig
-from shipper.metrics import metrics_text
-from shipper.status import read_status
+from shipper.configuration.schema import ShipperConfig
+from shipper.status.metrics import metrics_text
+from shipper.status.status import read_status
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,8 +26,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(config: ShipperConfig, options: argparse.Namespace) -> int:
     """The status for Prometheus."""
-    from shipper.destination import open_destination
-    from shipper.metrics_outlets import MetricsFile
+    from shipper.destinations.destination import open_destination
+    from shipper.service.metrics_outlets import MetricsFile
 
     try:
         status = read_status(

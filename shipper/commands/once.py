@@ -10,18 +10,18 @@ import sys
 from agent.storage.spool import SpooledBundle
 from shipper.commands.command import EXIT_LEFT_BEHIND, EXIT_OK, Command, print_fault
 from shipper.commands.stopping import stop_on_signals
-from shipper.config_schema import ShipperConfig
-from shipper.outcome import Outcome, Summary
-from shipper.progress import Progress
-from shipper.sources import find_sources
-from shipper.spool_lock import ShippingLock
-from shipper.status import queue_of
+from shipper.configuration.schema import ShipperConfig
+from shipper.inspection.progress import Progress
+from shipper.shipping.outcome import Outcome, Summary
+from shipper.spools.sources import find_sources
+from shipper.spools.spool_lock import ShippingLock
+from shipper.status.status import queue_of
 
 
 def run(config: ShipperConfig, options: argparse.Namespace) -> int:
     """Ship what is waiting, then end."""
-    from shipper.destination import open_destination
-    from shipper.shipper import Shipper
+    from shipper.destinations.destination import open_destination
+    from shipper.shipping.shipper import Shipper
 
     progress = _expected(config)
 

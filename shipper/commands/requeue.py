@@ -8,13 +8,18 @@ import sys
 from dataclasses import asdict
 
 from agent.storage.spool import QUARANTINED
-from shipper.bundle_finder import FoundBundle, NoReferenceError, find_bundles, parse_reference
 from shipper.commands.command import EXIT_LEFT_BEHIND, EXIT_OK, EXIT_USAGE, Command
 from shipper.commands.retry import tell_woken
-from shipper.config_schema import ShipperConfig
-from shipper.requeue import Requeued, requeue
-from shipper.sources import find_sources
-from shipper.waking import no_permission, wake_service
+from shipper.configuration.schema import ShipperConfig
+from shipper.inspection.bundle_finder import (
+    FoundBundle,
+    NoReferenceError,
+    find_bundles,
+    parse_reference,
+)
+from shipper.inspection.requeue import Requeued, requeue
+from shipper.service.waking import no_permission, wake_service
+from shipper.spools.sources import find_sources
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

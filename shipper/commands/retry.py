@@ -8,9 +8,9 @@ import sys
 from dataclasses import asdict
 
 from shipper.commands.command import EXIT_LEFT_BEHIND, EXIT_OK, Command
-from shipper.config_schema import ShipperConfig
-from shipper.lock_holder import Holder
-from shipper.waking import wake_service
+from shipper.configuration.schema import ShipperConfig
+from shipper.service.waking import wake_service
+from shipper.spools.lock_holder import Holder
 
 NOBODY = "no shipper runs: systemctl start aod-shipper, or aod-shipper once"
 

@@ -7,20 +7,20 @@ import logging
 
 from shipper.commands.command import EXIT_OK, Command
 from shipper.commands.stopping import stop_on_signals
-from shipper.config_schema import ShipperConfig
+from shipper.configuration.schema import ShipperConfig
 
 _log = logging.getLogger("aod-shipper")
 
 
 def run(config: ShipperConfig, options: argparse.Namespace) -> int:
     """Ship what comes, until told to stop."""
-    from shipper.destination import open_destination
-    from shipper.reporter import Reporter
-    from shipper.service import Service
-    from shipper.shipper import Shipper
-    from shipper.shipper_state import StateFile, state_directory
-    from shipper.signs_of_life import SignsOfLife
-    from shipper.spool_watch import SpoolWatch
+    from shipper.destinations.destination import open_destination
+    from shipper.service.reporter import Reporter
+    from shipper.service.service import Service
+    from shipper.service.signs_of_life import SignsOfLife
+    from shipper.shipping.shipper import Shipper
+    from shipper.spools.spool_watch import SpoolWatch
+    from shipper.status.shipper_state import StateFile, state_directory
 
     stop = stop_on_signals()
     reporter = Reporter(StateFile(state_directory(config)))

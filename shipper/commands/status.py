@@ -8,9 +8,9 @@ import time
 
 from agent.service.stop_signal import StopSignal
 from shipper.commands.command import EXIT_LEFT_BEHIND, EXIT_OK, Command
-from shipper.config_schema import ShipperConfig
-from shipper.status import read_status
-from shipper.status_text import hosts_text, status_text
+from shipper.configuration.schema import ShipperConfig
+from shipper.status.status import read_status
+from shipper.status.status_text import hosts_text, status_text
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(config: ShipperConfig, options: argparse.Namespace) -> int:
     """What waits, what arrived, what is in the way."""
-    from shipper.destination import open_destination
+    from shipper.destinations.destination import open_destination
 
     try:
         status = read_status(

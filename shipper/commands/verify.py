@@ -10,11 +10,18 @@ from dataclasses import asdict
 
 from agent.configuration.settings_document import printable
 from shipper.commands.command import EXIT_LEFT_BEHIND, EXIT_OK, Command
-from shipper.config_schema import RelayDestination, ShipperConfig
-from shipper.progress import Progress
-from shipper.sources import find_sources
-from shipper.store_reader import open_readers
-from shipper.verification import ELSEWHERE, RIGHT, Finding, Receipt, Verification, read_receipts
+from shipper.configuration.schema import RelayDestination, ShipperConfig
+from shipper.destinations.store_reader import open_readers
+from shipper.inspection.progress import Progress
+from shipper.inspection.verification import (
+    ELSEWHERE,
+    RIGHT,
+    Finding,
+    Receipt,
+    Verification,
+    read_receipts,
+)
+from shipper.spools.sources import find_sources
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -10,13 +10,13 @@ from dataclasses import asdict
 from datetime import datetime, timezone
 
 from agent.storage.ulid import is_ulid, ulid_time_ms
-from shipper.bundle_finder import NoReferenceError, find_bundles, parse_reference
 from shipper.commands.command import EXIT_LEFT_BEHIND, EXIT_OK, EXIT_USAGE, Command
-from shipper.config_schema import DirectoryDestination, S3Destination, ShipperConfig
-from shipper.shipper_state import StateFile, state_directory
-from shipper.sources import find_sources
-from shipper.status import find_running
-from shipper.whereabouts import DELIVERED, Scene, Whereabouts, tell_whereabouts
+from shipper.configuration.schema import DirectoryDestination, S3Destination, ShipperConfig
+from shipper.inspection.bundle_finder import NoReferenceError, find_bundles, parse_reference
+from shipper.inspection.whereabouts import DELIVERED, Scene, Whereabouts, tell_whereabouts
+from shipper.spools.sources import find_sources
+from shipper.status.shipper_state import StateFile, state_directory
+from shipper.status.status import find_running
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -9,7 +9,7 @@ import struct
 from dataclasses import fields
 from pathlib import Path
 
-from shipper.object_key import safe_name
+from shipper.destinations.object_key import safe_name
 from shipper.relay.limits import Limits
 
 PROGRAM = Path("/opt/aod/current/bin/aod-relay")

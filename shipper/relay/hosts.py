@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
-from shipper.object_key import safe_name
+from shipper.destinations.object_key import safe_name
 from shipper.relay.host_folder import HostFolder
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 
-from shipper.delivery import ArchiveReader
-from shipper.pace import Pace
+from shipper.destinations.delivery import ArchiveReader
+from shipper.destinations.pace import Pace
 
 
 class ArchivePart:

@@ -11,12 +11,12 @@ from urllib.parse import urlencode
 
 from botocore.exceptions import ClientError
 
-from shipper.config_schema import S3Destination
-from shipper.delivery import ArchiveReader, Delivery
-from shipper.document import JSON_TYPE, Document
+from shipper.configuration.schema import S3Destination
+from shipper.destinations.delivery import ArchiveReader, Delivery
+from shipper.destinations.document import JSON_TYPE, Document
+from shipper.destinations.finding import Finding
+from shipper.destinations.pace import Pace
 from shipper.faults import BundleFault, DestinationFault, Fault
-from shipper.finding import Finding
-from shipper.pace import Pace
 from shipper.s3.answers import STORE_ERRORS, error_code, named
 from shipper.s3.archive_part import ArchivePart
 from shipper.s3.client import Answer, ClientKeeper, S3Client
@@ -58,7 +58,7 @@ class S3Bucket:
         return self._words.description
 
     def deliver(self, delivery: Delivery) -> str:
-        """See `shipper.destination.Destination`."""
+        """See `Destination`."""
         try:
             with self._open_client() as client:
                 with delivery.open_archive() as archive:
@@ -73,7 +73,7 @@ class S3Bucket:
             raise
 
     def put_document(self, document: Document) -> None:
-        """See `shipper.destination.Destination`."""
+        """See `Destination`."""
         with self._open_client() as client:
             if document.kind == "heartbeat":
                 named(self._put(client, document.key, document.content, {}), "ETag")
@@ -81,7 +81,7 @@ class S3Bucket:
                 self._put_once(client, document.key, document.content)
 
     def abandon(self, note: Path) -> None:
-        """See `shipper.destination.Destination`. A key that may not abort leaves it to the
+        """See `Destination`. A key that may not abort leaves it to the
         bucket's lifecycle rule."""
         upload = read_note(note)
         if upload is None or (upload.store, upload.bucket) != (self.description, self._bucket):
@@ -96,7 +96,7 @@ class S3Bucket:
                     raise
 
     def check(self) -> Iterator[Finding]:
-        """See `shipper.finding.Preflight`."""
+        """See `shipper.destinations.finding.Preflight`."""
         return S3Preflight(self._config, self._probe_key, self._attributes, self._words).check()
 
     @contextlib.contextmanager

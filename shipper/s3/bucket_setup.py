@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from shipper.config_schema import S3Destination
-from shipper.object_key import safe_name
+from shipper.configuration.schema import S3Destination
+from shipper.destinations.object_key import safe_name
 from shipper.s3.words import kms_rights
 
 PARTS = ("shipper", "reader", "bucket", "lifecycle", "versioning")

@@ -16,7 +16,7 @@ from botocore.config import Config
 from botocore.loaders import create_loader
 
 from agent import __version__
-from shipper.config_schema import S3Destination
+from shipper.configuration.schema import S3Destination
 from shipper.faults import DestinationFault
 from shipper.s3.credentials import credentials_stamp, find_credentials
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 
 from botocore.exceptions import ClientError
 
-from shipper.document import JSON_TYPE
+from shipper.destinations.document import JSON_TYPE
 from shipper.s3.answers import error_code, http_status, named
 from shipper.s3.client import Answer, S3Client
 from shipper.s3.refusals import is_known

@@ -10,7 +10,7 @@ from botocore.credentials import Credentials, SharedCredentialProvider
 from botocore.exceptions import BotoCoreError, NoCredentialsError
 from botocore.session import Session
 
-from shipper.config_schema import S3Destination
+from shipper.configuration.schema import S3Destination
 from shipper.faults import DestinationFault
 
 # Device, inode, size and time of change of a credentials file.

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from botocore.exceptions import ClientError
 
-from shipper.delivery import ArchiveReader, Delivery
-from shipper.pace import Pace
+from shipper.destinations.delivery import ArchiveReader, Delivery
+from shipper.destinations.pace import Pace
 from shipper.s3.answers import STORE_ERRORS, error_code, named
 from shipper.s3.archive_part import ArchivePart
 from shipper.s3.client import Answer, S3Client

@@ -11,9 +11,9 @@ from urllib.request import getproxies, proxy_bypass
 
 from botocore.exceptions import ClientError, ConnectTimeoutError
 
-from shipper.config_schema import S3Destination
+from shipper.configuration.schema import S3Destination
+from shipper.destinations.finding import Finding
 from shipper.faults import Fault
-from shipper.finding import Finding
 from shipper.s3.answers import STORE_ERRORS, error_code, http_headers, http_status, named
 from shipper.s3.client import S3Client, make_client, trusted_certificates
 from shipper.s3.connection_faults import connection_fault
@@ -55,7 +55,7 @@ class S3Preflight:
         self._words = words
 
     def check(self) -> Iterator[Finding]:
-        """See `shipper.finding.Preflight`."""
+        """See `shipper.destinations.finding.Preflight`."""
         step = "credentials"
         try:
             yield Finding(step, "ok", credentials_source(self._config))

@@ -9,14 +9,19 @@ from typing import Any, Protocol, TypeVar
 from botocore.exceptions import ClientError, IncompleteReadError
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
-from shipper.config_schema import RetryConfig, S3Destination
+from shipper.configuration.schema import RetryConfig, S3Destination
+from shipper.destinations.object_key import heartbeat_key
+from shipper.destinations.store_reader import (
+    DOCUMENT_LIMIT,
+    ReadDeniedFault,
+    StoredDocument,
+    StoredObject,
+)
 from shipper.faults import Fault, NetworkFault
-from shipper.object_key import heartbeat_key
 from shipper.s3.answers import STORE_ERRORS
 from shipper.s3.client import ClientKeeper
 from shipper.s3.faults import as_fault
 from shipper.s3.words import store_words
-from shipper.store_reader import DOCUMENT_LIMIT, ReadDeniedFault, StoredDocument, StoredObject
 
 Result = TypeVar("Result")
 
@@ -39,7 +44,7 @@ class _Client(Protocol):
 
 
 class S3Reader:
-    """Needs s3:GetObject and s3:ListBucket; see `shipper.store_reader.StoreReader`.
+    """Needs s3:GetObject and s3:ListBucket; see `shipper.destinations.store_reader.StoreReader`.
 
     Without the second right a store does not tell what is missing from what may not be read.
     """
@@ -66,7 +71,7 @@ class S3Reader:
         return self._find(head)
 
     def digest(self, key: str) -> StoredObject | None:
-        """See `shipper.store_reader.StoreReader`."""
+        """See `shipper.destinations.store_reader.StoreReader`."""
 
         def read_all(client: _Client) -> StoredObject:
             digest, size = hashlib.sha256(), 0
@@ -79,7 +84,7 @@ class S3Reader:
         return self._find(read_all)
 
     def read(self, key: str) -> StoredDocument | None:
-        """See `shipper.store_reader.StoreReader`."""
+        """See `shipper.destinations.store_reader.StoreReader`."""
 
         def get(client: _Client) -> StoredDocument:
             answer = client.get_object(Bucket=self._config.bucket, Key=key)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from botocore.exceptions import ClientError
 
-from shipper.delivery import ArchiveReader
+from shipper.destinations.delivery import ArchiveReader
 from shipper.s3.answers import http_status
 from shipper.s3.client import S3Client
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from shipper.config_schema import S3Destination
+from shipper.configuration.schema import S3Destination
 
 _LIMIT = 300
 

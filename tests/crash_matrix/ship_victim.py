@@ -12,11 +12,11 @@ from pathlib import Path
 from unittest import mock
 
 from agent.storage.spool import Spool
-from shipper import directory_destination
-from shipper.directory_destination import DirectoryBucket
-from shipper.outcome import Outcome, Summary
-from shipper.shipper import Shipper
-from shipper.spool_lock import SpoolLock
+from shipper.destinations import directory_destination
+from shipper.destinations.directory_destination import DirectoryBucket
+from shipper.shipping.outcome import Outcome, Summary
+from shipper.shipping.shipper import Shipper
+from shipper.spools.spool_lock import SpoolLock
 from tests.cargo import GONE, GOOD, ROTTEN, Cargo, broken_spool, make_cargo, read_cargo
 from tests.crash_matrix.invariants import broken_fates
 from tests.crash_matrix.report import Report

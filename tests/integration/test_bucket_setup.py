@@ -9,8 +9,8 @@ import boto3
 import botocore.exceptions
 import pytest
 
-from shipper.config_schema import S3Destination
-from shipper.object_key import heartbeat_key
+from shipper.configuration.schema import S3Destination
+from shipper.destinations.object_key import heartbeat_key
 from shipper.s3.bucket import S3Bucket
 from shipper.s3.bucket_setup import PARTS, BucketSetup
 from tests.certificates import make_certificate

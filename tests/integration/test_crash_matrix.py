@@ -17,9 +17,9 @@ from agent.collection.collection_tally import CollectionTally
 from agent.storage import durable_file
 from agent.storage.durable_file import TEMPORARY_SUFFIX
 from agent.storage.spool import ARCHIVE, DONE, Manifest, Spool, SpooledBundle
-from shipper.delivery import Delivery
-from shipper.directory_destination import DirectoryBucket
-from shipper.object_key import ObjectKeys
+from shipper.destinations.delivery import Delivery
+from shipper.destinations.directory_destination import DirectoryBucket
+from shipper.destinations.object_key import ObjectKeys
 from tests.cargo import GOOD
 from tests.crash_matrix import __main__
 from tests.crash_matrix.agent_victim import AGENT, FIRST, FIRST_START

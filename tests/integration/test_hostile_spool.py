@@ -25,7 +25,7 @@ from agent.storage.spool import (
     SpooledBundle,
 )
 from agent.storage.ulid import new_ulid
-from shipper.directory_destination import DirectoryBucket
+from shipper.destinations.directory_destination import DirectoryBucket
 from tests.shipper_support import make_shipper
 
 SUFFIXES = (ARCHIVE, DONE, SHIPPED, QUARANTINED, EVICTED, EVICTED_SHIPPED)

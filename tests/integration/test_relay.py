@@ -17,11 +17,11 @@ import pytest
 from agent.service.stop_signal import StopSignal
 from agent.storage.spool import ARCHIVE, DONE, EVICTED, Spool
 from agent.storage.ulid import new_ulid
-from shipper.document import Document
+from shipper.destinations.document import Document
+from shipper.destinations.relay_destination import RelayInbox
 from shipper.faults import BundleFault, DestinationFault, HostFault, NetworkFault
 from shipper.relay.host_folder import PARTIALS_KEPT, STALE_SEC
 from shipper.relay.limits import Limits
-from shipper.relay_destination import RelayInbox
 from tests.cutting_proxy import CuttingProxy
 from tests.relay_server import AOD_GID, RELAY_UID, ROOMY, SHIPPER_UID
 from tests.shipper_support import add_bundle, delivery_of, new_spool, wait_for

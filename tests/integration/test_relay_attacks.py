@@ -19,13 +19,13 @@ import pytest
 from agent.service.stop_signal import StopSignal
 from agent.storage.spool import ARCHIVE
 from agent.storage.ulid import new_ulid
+from shipper.destinations.relay_destination import RelayInbox
+from shipper.destinations.relay_session import RelaySession
 from shipper.relay.cli import main
 from shipper.relay.host_folder import PARTIALS_KEPT, HostFolder, Usage
 from shipper.relay.limits import MAX_FILES, Limits
 from shipper.relay.refusal import Refusal
 from shipper.relay.session import MAX_DOCUMENT, read_document
-from shipper.relay_destination import RelayInbox
-from shipper.relay_session import RelaySession
 from tests.relay_attacker import ID, Attacker
 from tests.relay_server import (
     AUTHORIZED_KEYS,

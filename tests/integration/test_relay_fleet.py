@@ -10,11 +10,11 @@ import pytest
 
 from agent.service.stop_signal import StopSignal
 from agent.storage.spool import ARCHIVE, DONE, Spool
-from shipper.delivery import Delivery
-from shipper.document import Document
+from shipper.destinations.delivery import Delivery
+from shipper.destinations.document import Document
+from shipper.destinations.relay_destination import RelayInbox
 from shipper.faults import NetworkFault
 from shipper.relay.hosts import read_hosts
-from shipper.relay_destination import RelayInbox
 from tests.relay_server import RelayServer
 from tests.shipper_support import add_bundle, delivery_of, new_spool
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from shipper.config_schema import S3Destination
+from shipper.configuration.schema import S3Destination
 from shipper.faults import DestinationFault, NetworkFault
 from shipper.s3.bucket import S3Bucket
 from tests.certificates import make_certificate

@@ -8,9 +8,9 @@ import pytest
 
 from agent.service.stop_signal import StopSignal
 from agent.storage.tombstone import make_tombstone
-from shipper.config_schema import S3Destination
+from shipper.configuration.schema import S3Destination
+from shipper.destinations.pace import Pace
 from shipper.faults import BundleFault, DestinationFault, NetworkFault
-from shipper.pace import Pace
 from shipper.s3.bucket import S3Bucket
 from shipper.s3.multipart import PART_SIZE
 from tests.minio_server import MinioServer

@@ -9,7 +9,7 @@ import threading
 
 import pytest
 
-from shipper.document import Document
+from shipper.destinations.document import Document
 from shipper.faults import NetworkFault
 from tests.minio_server import MinioServer
 from tests.s3_support import (

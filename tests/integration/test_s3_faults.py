@@ -5,7 +5,7 @@ import socket
 
 import pytest
 
-from shipper.config_schema import S3Destination
+from shipper.configuration.schema import S3Destination
 from shipper.faults import DestinationFault, NetworkFault
 from shipper.s3 import client
 from shipper.s3.bucket import S3Bucket

@@ -23,9 +23,9 @@ from pathlib import Path
 
 from agent.service.stop_signal import StopSignal
 from agent.storage.spool import Spool
-from shipper.config_loader import load_config
-from shipper.delivery import read_delivery
-from shipper.destination import open_destination
+from shipper.configuration.loader import load_config
+from shipper.destinations.delivery import read_delivery
+from shipper.destinations.destination import open_destination
 
 config = load_config(Path(sys.argv[1])).config
 store = open_destination(config, StopSignal())
@@ -76,8 +76,8 @@ def test_new_clients_cost_no_memory(minio, tmp_path):
     settings = Stores(minio, bucket, tmp_path).config()
     code = f"""
 from pathlib import Path
-from shipper.config_schema import S3Destination
-from shipper.document import Document
+from shipper.configuration.schema import S3Destination
+from shipper.destinations.document import Document
 from shipper.faults import DestinationFault
 from shipper.s3.bucket import S3Bucket
 

@@ -13,7 +13,7 @@ import boto3
 import botocore.auth
 import pytest
 
-from shipper.config_schema import S3Destination
+from shipper.configuration.schema import S3Destination
 from shipper.faults import DestinationFault, Fault, NetworkFault
 from shipper.s3 import refusals
 from shipper.s3.bucket import S3Bucket

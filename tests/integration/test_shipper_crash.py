@@ -14,9 +14,9 @@ import pytest
 from agent.service.stop_signal import StopSignal
 from agent.storage.spool import BATCHES_MODE, SHIPPED
 from agent.storage.tombstone import make_tombstone
-from shipper.directory_destination import DirectoryBucket
+from shipper.destinations.directory_destination import DirectoryBucket
 from shipper.faults import DestinationFault, HostFault
-from shipper.shipper_state import StateFile
+from shipper.status.shipper_state import StateFile
 from tests.requirements import skip_or_fail
 from tests.shipper_support import (
     NOON,

@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 
 from shipper.cli import main
-from shipper.config_loader import load_config
-from shipper.destination import open_destination
-from shipper.document import Document
-from shipper.heartbeat import heartbeat, relayed_heartbeat
-from shipper.object_key import heartbeat_key
-from shipper.shipper_state import PAUSED, FaultNote, ShipperState
-from shipper.status import read_status
+from shipper.configuration.loader import load_config
+from shipper.destinations.destination import open_destination
+from shipper.destinations.document import Document
+from shipper.destinations.object_key import heartbeat_key
+from shipper.status.heartbeat import heartbeat, relayed_heartbeat
+from shipper.status.shipper_state import PAUSED, FaultNote, ShipperState
+from shipper.status.status import read_status
 from tests.shipper_support import add_bundle, new_spool, write_key
 
 INTERVAL_SEC = 900

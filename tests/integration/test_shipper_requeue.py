@@ -10,13 +10,13 @@ import pytest
 from agent.storage.spool import SHIPPED
 from agent.storage.tombstone import make_tombstone
 from agent.storage.ulid import new_ulid
-from shipper.bundle_finder import find_bundles
-from shipper.config_loader import load_config
+from shipper.configuration.loader import load_config
 from shipper.faults import HostFault
-from shipper.requeue import requeue
-from shipper.sources import Source
-from shipper.spool_lock import SpoolLock
-from shipper.waking import RETRY_FILE, wake_service
+from shipper.inspection.bundle_finder import find_bundles
+from shipper.inspection.requeue import requeue
+from shipper.service.waking import RETRY_FILE, wake_service
+from shipper.spools.sources import Source
+from shipper.spools.spool_lock import SpoolLock
 from tests.rights import NOBODY
 from tests.shipper_support import add_bundle, new_spool, run_shipper
 

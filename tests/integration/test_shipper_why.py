@@ -7,8 +7,8 @@ import pytest
 
 from agent.storage.tombstone import make_tombstone
 from agent.storage.ulid import new_ulid
-from shipper.shipper_state import PAUSED, FaultNote, ShipperState, StateFile
-from shipper.spool_lock import SpoolLock
+from shipper.spools.spool_lock import SpoolLock
+from shipper.status.shipper_state import PAUSED, FaultNote, ShipperState, StateFile
 from tests.shipper_support import NOON, add_bundle, new_spool, run_shipper
 
 SINCE = "2026-01-01T14:00:00+00:00"

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from shipper.config_schema import DirectoryDestination, MetricsConfig, ShipperConfig
+from shipper.configuration.schema import DirectoryDestination, MetricsConfig, ShipperConfig
 from shipper.faults import NetworkFault
-from shipper.signs_of_life import RETRY_SEC, SignsOfLife
+from shipper.service.signs_of_life import RETRY_SEC, SignsOfLife
 from tests.minio_server import free_port
 from tests.shipper_support import FaultyDestination, add_bundle, new_spool
 

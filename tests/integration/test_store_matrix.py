@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from shipper.s3_destination import S3Bucket
 
-from shipper.delivery import Delivery
-from shipper.object_key import ObjectKeys
+from shipper.destinations.delivery import Delivery
+from shipper.destinations.object_key import ObjectKeys
 from tests.cargo import SMALL
 from tests.minio_server import MinioServer
 from tests.store_matrix import __main__

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from shipper.config_schema import S3Destination
+from shipper.configuration.schema import S3Destination
 from shipper.faults import DestinationFault, Fault, NetworkFault
 from shipper.s3.bucket import S3Bucket
 from shipper.s3.multipart import PART_SIZE

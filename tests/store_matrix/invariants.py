@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from agent.storage.spool import ARCHIVE
 from shipper.faults import BundleFault
-from shipper.outcome import Outcome
+from shipper.shipping.outcome import Outcome
 from tests.cargo import GOOD
 from tests.minio_server import MinioServer
 

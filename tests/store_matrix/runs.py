@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agent.storage.spool import Spool
-from shipper.outcome import Outcome, Summary
-from shipper.shipper import Shipper
+from shipper.shipping.outcome import Outcome, Summary
+from shipper.shipping.shipper import Shipper
 from tests.cargo import Cargo, broken_spool, make_cargo
 from tests.store_matrix.exchange import Exchange
 from tests.store_matrix.invariants import (

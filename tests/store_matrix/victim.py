@@ -13,11 +13,11 @@ from pathlib import Path
 from unittest import mock
 
 from agent.storage.spool import Spool
-from shipper.config_schema import S3Destination
-from shipper.outcome import Outcome
+from shipper.configuration.schema import S3Destination
 from shipper.s3 import bucket, multipart
 from shipper.s3.bucket import S3Bucket
-from shipper.shipper import Shipper
+from shipper.shipping.outcome import Outcome
+from shipper.shipping.shipper import Shipper
 from tests.shipper_support import PROBE_KEY, make_shipper
 
 # The smallest that a store takes, so that a run is short.

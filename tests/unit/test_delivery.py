@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from shipper.delivery import ArchiveReader, read_delivery
+from shipper.destinations.delivery import ArchiveReader, read_delivery
 from shipper.faults import BundleFault, HostFault
 from tests.shipper_support import add_bundle, delivery_of, new_spool
 

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from agent.service.stop_signal import StopSignal
-from shipper.directory_destination import DirectoryBucket
+from shipper.destinations.directory_destination import DirectoryBucket
+from shipper.destinations.pace import Pace
 from shipper.faults import BundleFault, DestinationFault
-from shipper.pace import Pace
 from tests.shipper_support import add_bundle, delivery_of, new_spool
 
 

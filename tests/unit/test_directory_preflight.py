@@ -8,8 +8,8 @@ import subprocess
 import pytest
 
 from agent.storage.spool import Spool
-from shipper.directory_destination import DirectoryBucket
-from shipper.spool_preflight import check_spool
+from shipper.destinations.directory_destination import DirectoryBucket
+from shipper.spools.spool_preflight import check_spool
 from tests.shipper_support import add_bundle, new_spool, run_shipper
 
 

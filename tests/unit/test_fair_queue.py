@@ -4,8 +4,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from shipper.fair_queue import Cargo, FairQueue
-from shipper.outcome import Outcome
+from shipper.shipping.fair_queue import Cargo, FairQueue
+from shipper.shipping.outcome import Outcome
 
 
 @dataclass(eq=False)

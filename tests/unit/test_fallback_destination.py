@@ -2,9 +2,9 @@
 
 import pytest
 
-from shipper.directory_destination import DirectoryBucket
-from shipper.document import Document
-from shipper.fallback_destination import FallbackDestination
+from shipper.destinations.directory_destination import DirectoryBucket
+from shipper.destinations.document import Document
+from shipper.destinations.fallback_destination import FallbackDestination
 from shipper.faults import BundleFault, DestinationFault, NetworkFault
 from tests.shipper_support import FaultyDestination, add_bundle, delivery_of, new_spool
 

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from shipper.config_schema import DirectoryDestination, ShipperConfig
-from shipper.heartbeat import FAULTS_TOLD, SIZE_LIMIT, heartbeat, relayed_heartbeat
-from shipper.shipper_state import PAUSED, FaultNote, ShipperState, StateFile
-from shipper.status import read_status
+from shipper.configuration.schema import DirectoryDestination, ShipperConfig
+from shipper.status.heartbeat import FAULTS_TOLD, SIZE_LIMIT, heartbeat, relayed_heartbeat
+from shipper.status.shipper_state import PAUSED, FaultNote, ShipperState, StateFile
+from shipper.status.status import read_status
 from tests.shipper_support import NOON, add_bundle, new_spool
 
 NOW = NOON / 1000 + 60

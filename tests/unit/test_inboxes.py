@@ -5,11 +5,11 @@ import json
 import pytest
 
 from agent.service.stop_signal import StopSignal
-from shipper.config_schema import DirectoryDestination, LimitsConfig, ShipperConfig
-from shipper.directory_destination import DirectoryBucket
-from shipper.inbox_keeper import INTERVAL_SEC, InboxKeeper
-from shipper.shipper import Shipper
-from shipper.sources import Source, find_sources
+from shipper.configuration.schema import DirectoryDestination, LimitsConfig, ShipperConfig
+from shipper.destinations.directory_destination import DirectoryBucket
+from shipper.shipping.shipper import Shipper
+from shipper.spools.inbox_keeper import INTERVAL_SEC, InboxKeeper
+from shipper.spools.sources import Source, find_sources
 from tests.shipper_support import (
     NOON,
     QUICK,

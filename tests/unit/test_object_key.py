@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.storage.ulid import new_ulid
-from shipper.object_key import object_keys, safe_name
+from shipper.destinations.object_key import object_keys, safe_name
 from tests.shipper_support import NOON
 
 SHA256 = "ab" * 32

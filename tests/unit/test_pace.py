@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from agent.service.stop_signal import StopSignal
-from shipper.config_schema import LimitsConfig
-from shipper.pace import Pace, make_pace
+from shipper.configuration.schema import LimitsConfig
+from shipper.destinations.pace import Pace, make_pace
 
 
 class TestClock(StopSignal):

@@ -1,4 +1,4 @@
-from shipper.pause import Pauses, full_jitter
+from shipper.shipping.pause import Pauses, full_jitter
 
 
 def longest(limit_sec):

@@ -11,7 +11,7 @@ import threading
 
 import pytest
 
-from shipper.progress import Progress
+from shipper.inspection.progress import Progress
 from tests.shipper_support import add_bundle, new_spool, shipper_command
 
 

@@ -1,4 +1,4 @@
-from shipper.recent_rate import WINDOW_SEC, RecentRate
+from shipper.status.recent_rate import WINDOW_SEC, RecentRate
 
 
 def test_rate_is_of_the_last_minute():

@@ -8,8 +8,8 @@ import pytest
 
 from agent.service.stop_signal import StopSignal
 from agent.storage.spool import UPLOADING
-from shipper.config_schema import RetryConfig
-from shipper.directory_destination import DirectoryBucket
+from shipper.configuration.schema import RetryConfig
+from shipper.destinations.directory_destination import DirectoryBucket
 from shipper.faults import BundleFault, DestinationFault, HostFault, NetworkFault
 from tests.shipper_support import (
     NOON,

@@ -6,9 +6,9 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from shipper import config_schema
-from shipper.config_loader import ConfigError, LoadedShipperConfig, load_config
-from shipper.config_schema import (
+from shipper.configuration import schema
+from shipper.configuration.loader import ConfigError, LoadedShipperConfig, load_config
+from shipper.configuration.schema import (
     DirectoryDestination,
     LimitsConfig,
     MetricsConfig,
@@ -418,7 +418,7 @@ def test_any_tree_loads_or_raises_config_error(tmp_path, tree, destination):
 
 def test_the_documentation_names_every_setting():
     text = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
-    classes = [item for item in vars(config_schema).values() if dataclasses.is_dataclass(item)]
+    classes = [item for item in vars(schema).values() if dataclasses.is_dataclass(item)]
     names = {field.name for item in classes for field in dataclasses.fields(item)}
     assert len(names) > 10
     assert [name for name in sorted(names) if f"`{name}`" not in text] == []

@@ -12,13 +12,13 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from agent.metrics import FATES
 from agent.storage.tombstone import make_tombstone
-from shipper.config_schema import DirectoryDestination, ShipperConfig
+from shipper.configuration.schema import DirectoryDestination, ShipperConfig
 from shipper.faults import HostFault
-from shipper.lock_holder import Holder
-from shipper.metrics import PAUSING_KINDS, metrics_text
-from shipper.metrics_outlets import CONTENT_TYPE, MetricsFile, MetricsPort
-from shipper.shipper_state import PAUSED, SHIPPING, FaultNote, ShipperState
-from shipper.status import read_status
+from shipper.service.metrics_outlets import CONTENT_TYPE, MetricsFile, MetricsPort
+from shipper.spools.lock_holder import Holder
+from shipper.status.metrics import PAUSING_KINDS, metrics_text
+from shipper.status.shipper_state import PAUSED, SHIPPING, FaultNote, ShipperState
+from shipper.status.status import read_status
 from tests.shipper_support import NOON, add_bundle, new_spool, run_shipper
 
 NOW = NOON / 1000 + 60

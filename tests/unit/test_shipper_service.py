@@ -5,16 +5,21 @@ import pytest
 
 from agent.service.stop_signal import StopSignal
 from agent.storage.durable_file import publish_bytes
-from shipper.config_schema import DirectoryDestination, LimitsConfig, RetryConfig, ShipperConfig
-from shipper.directory_destination import DirectoryBucket
+from shipper.configuration.schema import (
+    DirectoryDestination,
+    LimitsConfig,
+    RetryConfig,
+    ShipperConfig,
+)
+from shipper.destinations.directory_destination import DirectoryBucket
 from shipper.faults import DestinationFault, HostFault, NetworkFault
-from shipper.reporter import Reporter
-from shipper.service import Service
-from shipper.shipper import Shipper
-from shipper.shipper_state import PAUSED, RETRY_FILE, STATE_FILE, StateFile
-from shipper.signs_of_life import SignsOfLife
-from shipper.spool_lock import SpoolLock
-from shipper.spool_watch import Wake
+from shipper.service.reporter import Reporter
+from shipper.service.service import Service
+from shipper.service.signs_of_life import SignsOfLife
+from shipper.shipping.shipper import Shipper
+from shipper.spools.spool_lock import SpoolLock
+from shipper.spools.spool_watch import Wake
+from shipper.status.shipper_state import PAUSED, RETRY_FILE, STATE_FILE, StateFile
 from tests.shipper_support import (
     NOON,
     FaultyDestination,

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from shipper.config_schema import DirectoryDestination, ShipperConfig
-from shipper.shipper_state import (
+from shipper.configuration.schema import DirectoryDestination, ShipperConfig
+from shipper.status.shipper_state import (
     PAUSED,
     STATE_FILE,
     UNKNOWN,

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from agent.storage.tombstone import make_tombstone
-from shipper.config_schema import DirectoryDestination, ShipperConfig
-from shipper.lock_holder import Holder, find_holder
-from shipper.shipper_state import PAUSED, SHIPPING, FaultNote, ShipperState, StateFile
-from shipper.spool_lock import SpoolLock
-from shipper.status import read_status
-from shipper.status_text import hosts_text, status_text
+from shipper.configuration.schema import DirectoryDestination, ShipperConfig
+from shipper.spools.lock_holder import Holder, find_holder
+from shipper.spools.spool_lock import SpoolLock
+from shipper.status.shipper_state import PAUSED, SHIPPING, FaultNote, ShipperState, StateFile
+from shipper.status.status import read_status
+from shipper.status.status_text import hosts_text, status_text
 from tests.rights import unprivileged
 from tests.shipper_support import NOON, add_bundle, new_spool
 
@@ -103,7 +103,7 @@ def test_nobody_who_ships_is_in_the_way_of_what_is_pending(spool, config):
 
 
 def test_holder_that_the_kernel_does_not_list_is_found_by_trying(spool, monkeypatch):
-    monkeypatch.setattr("shipper.lock_holder.holding_process", lambda descriptor: None)
+    monkeypatch.setattr("shipper.spools.lock_holder.holding_process", lambda descriptor: None)
     with SpoolLock(spool.batches):
         assert find_holder(spool.batches) == Holder(None)
     assert find_holder(spool.batches) is None

@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from shipper.config_schema import DirectoryDestination, ShipperConfig
-from shipper.sources import find_sources
+from shipper.configuration.schema import DirectoryDestination, ShipperConfig
+from shipper.spools.sources import find_sources
 from tests.rights import unprivileged
 
 

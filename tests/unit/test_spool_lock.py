@@ -5,14 +5,14 @@ from pathlib import Path
 import pytest
 
 from shipper.faults import HostFault
-from shipper.shipper_state import STATE_FILE
-from shipper.spool_lock import SpoolLock
+from shipper.spools.spool_lock import SpoolLock
+from shipper.status.shipper_state import STATE_FILE
 from tests.shipper_support import add_bundle, new_spool
 
 HOLDS = """
 import sys
 from pathlib import Path
-from shipper.spool_lock import SpoolLock
+from shipper.spools.spool_lock import SpoolLock
 
 with SpoolLock(Path(sys.argv[1])):
     print("held", flush=True)

@@ -6,8 +6,8 @@ import pytest
 from agent.service.stop_signal import StopSignal
 from agent.storage.durable_file import publish_bytes
 from agent.storage.spool import Spool
-from shipper.shipper_state import RETRY_FILE
-from shipper.spool_watch import Place, SpoolWatch, Wake
+from shipper.spools.spool_watch import Place, SpoolWatch, Wake
+from shipper.status.shipper_state import RETRY_FILE
 from tests.shipper_support import add_bundle, new_spool
 
 HOURS = 10_000.0

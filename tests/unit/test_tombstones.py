@@ -14,7 +14,7 @@ from agent.storage.space_watcher import SpaceWatcher
 from agent.storage.spool import DONE, EVICTED, EVICTED_SHIPPED, SHIPPED, as_bytes
 from agent.storage.tombstone import make_tombstone, read_tombstone
 from agent.storage.ulid import new_ulid
-from shipper.directory_destination import DirectoryBucket
+from shipper.destinations.directory_destination import DirectoryBucket
 from shipper.faults import BundleFault, DestinationFault, HostFault, NetworkFault
 from tests.shipper_support import (
     NOON,

@@ -1,0 +1,1 @@
+"""The shipper's settings: what they are, and how they are read."""

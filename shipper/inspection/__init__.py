@@ -1,0 +1,1 @@
+"""What people ask of shipping and of the store, bundle by bundle."""

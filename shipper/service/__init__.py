@@ -1,0 +1,1 @@
+"""The shipper as a service: rounds, rests, and what it tells meanwhile."""

@@ -1,0 +1,123 @@
+"""Tells how the shipping goes: log, service manager, state file."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+
+from agent import __version__
+from agent.service.sd_notify import notify
+from shipper.faults import Fault
+from shipper.shipping.outcome import Outcome, Summary, note_of
+from shipper.status.recent_rate import RecentRate
+from shipper.status.shipper_state import (
+    IDLE,
+    PAUSED,
+    SHIPPING,
+    WAITING,
+    FaultNote,
+    ShipperState,
+    StateFile,
+    utc_after,
+    utc_now,
+)
+
+# While much is shipped, the state is written so often at most.
+STATE_SEC = 10.0
+
+_log = logging.getLogger("aod-shipper")
+
+
+class Reporter:
+    """Hears of everything from the service's one thread, and tells only what is new.
+
+    ``store_works``: the last delivery arrived.
+
+    Only this writes the state file: a file of root, who runs ``once``, could not be replaced.
+    """
+
+    def __init__(self, state_file: StateFile, steady: Callable[[], float] = time.monotonic) -> None:
+        self._state_file = state_file
+        self._steady = steady
+        self._rate = RecentRate(steady)
+        self._failures: Counter[str] = Counter()
+        self._shipped_bytes = 0
+        self.store_works = False
+        self._last_success = state_file.read().last_success
+        self._state = ShipperState(WAITING, since=utc_now(), started=utc_now(), version=__version__)
+        self._written_at = -STATE_SEC
+        self._bundles: list[FaultNote] = []
+        self._silence: FaultNote | None = None
+
+    def deliver(self, outcome: Outcome) -> None:
+        """One line for all that is delivered; what stays is told once a round is over."""
+        self.store_works = outcome.key is not None
+        if outcome.fault is not None:
+            self._failures[outcome.fault.kind] += 1
+        elif outcome.key is not None:
+            self._rate.add(outcome.size)
+            self._shipped_bytes += outcome.size
+            self._last_success = utc_now()
+            _log.info("shipped %s (%d bytes) %s", outcome.title, outcome.size, outcome.key)
+
+    def begin(self) -> None:
+        """The first look comes; before it, the service waits."""
+        if self._state.state == WAITING:
+            self._enter(IDLE, [], None)
+
+    def end(self, summary: Summary, rest_sec: float) -> None:
+        """A round is over; the next one comes after ``rest_sec`` at the latest."""
+        notify(f"STATUS={_in_words(summary)}")
+        notes = summary.notes()
+        for note in notes:
+            if not any(note.says_the_same(old) for old in self._bundles):
+                _log.warning("%d pending: %s; remedy: %s", summary.left, note.text, note.remedy)
+        if self._bundles and not notes:
+            _log.info("nothing is in the way any more")
+        self._enter(PAUSED if summary.blocked else IDLE, notes, None if not notes else rest_sec)
+
+    def tick(self) -> None:
+        """Between two deliveries: tell how far it is, now and then."""
+        if self._steady() - self._written_at >= STATE_SEC:
+            self._enter(SHIPPING, self._bundles, None)
+
+    def heard_of_store(self, fault: Fault | None) -> None:
+        """A heartbeat was due: ``fault`` kept it from the store. It concerns no bundle, but the
+        next one will meet it too."""
+        known, self._silence = self._silence, None if fault is None else note_of(fault)
+        if self._silence and not (known and known.says_the_same(self._silence)):
+            _log.warning("no heartbeat: %s; remedy: %s", fault, self._silence.remedy)
+        if known or self._silence:
+            self._enter(self._state.state, self._bundles, None)
+
+    def _enter(self, name: str, faults: list[FaultNote], next_sec: float | None) -> None:
+        self._written_at = self._steady()
+        self._bundles = faults
+        silence = [self._silence] if self._silence and not faults else []
+        self._state = replace(
+            self._state,
+            state=name,
+            faults=[*faults, *silence],
+            since=self._state.since if name == self._state.state else utc_now(),
+            next_try=None if next_sec is None else utc_after(next_sec),
+            updated=utc_now(),
+            last_success=self._last_success,
+            bytes_per_sec=self._rate.per_sec(),
+            shipped_bytes=self._shipped_bytes,
+            failures=dict(self._failures),
+        )
+        # A state that cannot be written must not stop the shipping; the fault itself is logged.
+        with contextlib.suppress(OSError):
+            self._state_file.write(self._state)
+
+
+def _in_words(summary: Summary) -> str:
+    if summary.fault is not None:
+        return f"{summary.left} pending; {summary.fault.message}; {summary.fault.remedy}"
+    if summary.passed_over:
+        return f"{len(summary.passed_over)} bundles stay in the spool"
+    return "everything is shipped"

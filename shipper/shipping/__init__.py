@@ -1,0 +1,1 @@
+"""What is shipped when, and what becomes of it."""

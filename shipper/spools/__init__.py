@@ -1,0 +1,1 @@
+"""Where bundles come from: this host's spool, the inboxes of others."""

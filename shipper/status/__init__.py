@@ -1,0 +1,1 @@
+"""How the shipping stands, in data, in words, in figures."""

@@ -1,0 +1,186 @@
+"""How shipping stands on this host, all of it read from files: for status, metrics, heartbeat."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from agent.storage import durable_file
+from agent.storage.spool import SHIPPED, Spool, SpooledBundle
+from agent.storage.spool_counts import SpoolCounts
+from shipper.configuration.schema import ShipperConfig
+from shipper.spools.lock_holder import Holder, find_holder
+from shipper.spools.sources import Source, find_sources
+from shipper.status.shipper_state import SHIPPING, ShipperState, StateFile, state_directory
+from shipper.wording import iso_time
+
+HEARTBEAT_FILE = "heartbeat.json"
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """A pending bundle and the age of its trigger."""
+
+    id: str
+    age_sec: float
+
+
+@dataclass(frozen=True)
+class SourceStatus:
+    """One spool, or all together. ``last_delivery`` is the newest receipt; ``tombstones`` are
+    those of which the store does not know yet; ``last_heartbeat`` is when an inbox got it;
+    ``agent_version`` made the newest bundle that is still here."""
+
+    spool: str
+    host: str | None
+    counts: SpoolCounts
+    tombstones: int = 0
+    oldest_pending: Waiting | None = None
+    newest_pending: Waiting | None = None
+    last_delivery: dict[str, Any] | None = None
+    last_heartbeat: str | None = None
+    agent_version: str | None = None
+
+
+@dataclass(frozen=True)
+class ShipperStatus:
+    """The whole host at ``time`` (seconds since the epoch).
+
+    ``running`` is whoever ships now; ``state`` its last word, or that of the last that ran.
+    ``sources`` begins with the host's own spool.
+    """
+
+    time: float
+    destination: str
+    running: Holder | None
+    state: ShipperState
+    total: SourceStatus
+    sources: list[SourceStatus]
+
+    @property
+    def eta_sec(self) -> float | None:
+        """When the queue is empty, by the recent rate; None when nobody can know."""
+        rate = self.state.bytes_per_sec
+        if self.running is None or self.state.state != SHIPPING or not rate:
+            return None
+        return self.total.counts.pending_bytes / rate
+
+    @property
+    def is_fine(self) -> bool:
+        """Whether nothing is in the way of any bundle."""
+        counts = self.total.counts
+        stuck = counts.quarantined or counts.fault or (counts.pending and self.running is None)
+        return not stuck and not self.state.faults
+
+    def as_json(self) -> str:
+        """One JSON object: the fields as here and in `SourceStatus`, that of all on top."""
+        document = {
+            "time": iso_time(self.time),
+            "destination": self.destination,
+            "running": None if self.running is None else asdict(self.running),
+            "state": asdict(self.state),
+            "eta_sec": self.eta_sec,
+            **asdict(self.total),
+            "sources": [asdict(source) for source in self.sources],
+        }
+        return json.dumps(document, indent=2)
+
+
+def read_status(config: ShipperConfig, destination: str, now: float) -> ShipperStatus:
+    """The status at ``now``, the wall clock's seconds. Raises OSError when it may not be read."""
+    sources = [read_source(source, now) for source in find_sources(config)]
+    return ShipperStatus(
+        time=now,
+        destination=destination,
+        running=find_running(config),
+        state=StateFile(state_directory(config)).read(),
+        total=_total(sources),
+        sources=sources,
+    )
+
+
+def find_running(config: ShipperConfig) -> Holder | None:
+    """Who ships this host's bundles now. Raises OSError when that cannot be asked."""
+    held = {Spool(config.spool).batches, state_directory(config)}
+    return next(filter(None, map(find_holder, sorted(held))), None)
+
+
+def queue_of(spool: Spool) -> list[SpooledBundle]:
+    """What waits to be shipped, the newest bundle first. Raises OSError."""
+    return _queue(spool.finished())
+
+
+def read_source(source: Source, now: float) -> SourceStatus:
+    """How one spool stands. Raises OSError when it may not be read."""
+    spool, finished = source.spool, source.spool.finished()
+    queue = _queue(finished)
+    waiting = [
+        Waiting(bundle.id, max(0.0, now - bundle.time_ms / 1000))
+        for bundle in (queue[-1:] + queue[:1])
+    ]
+    return SourceStatus(
+        spool=str(spool.root),
+        host=source.host,
+        counts=spool.counts(),
+        tombstones=len(spool.undelivered_tombstones()),
+        oldest_pending=waiting[0] if waiting else None,
+        newest_pending=waiting[-1] if waiting else None,
+        last_delivery=_newest_receipt(spool),
+        last_heartbeat=None if source.host is None else _heartbeat_time(spool),
+        agent_version=_agent_version(finished[-1]) if finished else None,
+    )
+
+
+def _queue(finished: Sequence[SpooledBundle]) -> list[SpooledBundle]:
+    waiting = [one for one in finished if not (one.shipped or one.quarantined or one.evicted)]
+    return waiting[::-1]
+
+
+def _total(sources: Sequence[SourceStatus]) -> SourceStatus:
+    oldest = [one.oldest_pending for one in sources if one.oldest_pending]
+    newest = [one.newest_pending for one in sources if one.newest_pending]
+    receipts = [one.last_delivery for one in sources if one.last_delivery]
+    return SourceStatus(
+        spool=sources[0].spool,
+        host=None,
+        counts=_sum([one.counts for one in sources]),
+        tombstones=sum(one.tombstones for one in sources),
+        oldest_pending=max(oldest, key=lambda one: one.age_sec, default=None),
+        newest_pending=min(newest, key=lambda one: one.age_sec, default=None),
+        last_delivery=max(receipts, key=lambda one: str(one.get("shipped_at")), default=None),
+    )
+
+
+def _sum(counts: Sequence[SpoolCounts]) -> SpoolCounts:
+    numbers = [field.name for field in fields(SpoolCounts) if field.name != "fault"]
+    return SpoolCounts(
+        fault="; ".join(one.fault for one in counts if one.fault),
+        **{name: sum(getattr(one, name) for one in counts) for name in numbers},
+    )
+
+
+def _newest_receipt(spool: Spool) -> dict[str, Any] | None:
+    try:
+        newest = max(spool.batches.glob(f"*{SHIPPED}"), key=lambda path: path.lstat().st_mtime_ns)
+        receipt = json.loads(durable_file.read_plain(newest))
+    except (OSError, ValueError, RecursionError):  # none yet, or not one of ours
+        return None
+    return receipt if isinstance(receipt, dict) else None
+
+
+def _agent_version(bundle: SpooledBundle) -> str | None:
+    try:
+        version = bundle.manifest().get("agent_version")
+    except (OSError, ValueError, RecursionError):  # gone meanwhile, or a bad bundle
+        return None
+    return version if isinstance(version, str) else None
+
+
+def _heartbeat_time(spool: Spool) -> str | None:
+    try:
+        return iso_time(os.lstat(spool.root / HEARTBEAT_FILE).st_mtime)
+    except FileNotFoundError:
+        return None
