@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 from agent.storage.spool import Spool
 from shipper.destinations import directory_destination
 from shipper.destinations.directory_destination import DirectoryBucket
+from shipper.shipping import shipper as shipper_module
 from shipper.shipping.outcome import Outcome, Summary
 from shipper.shipping.shipper import Shipper
 from shipper.spools.spool_lock import SpoolLock
@@ -112,12 +115,27 @@ def _store(root: Path) -> Path:
     return root.with_name(STORE)
 
 
+class _ThisThread(Executor):
+    """Does at once what it is given, so that all calls are of one thread, in one order."""
+
+    def __init__(self, *_: object) -> None:
+        pass
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        done: Future[Any] = Future()
+        done.set_result(fn(*args, **kwargs))
+        return done
+
+
 @contextmanager
 def _small_copies() -> Iterator[None]:
     """Without a word: what goes wrong is meant to."""
     logging.disable()
     try:
-        with mock.patch.object(directory_destination, "_COPY_SIZE", COPY_SIZE):
+        with (
+            mock.patch.object(directory_destination, "_COPY_SIZE", COPY_SIZE),
+            mock.patch.object(shipper_module, "ThreadPoolExecutor", _ThisThread),
+        ):
             yield
     finally:
         logging.disable(logging.NOTSET)
