@@ -79,14 +79,15 @@ def add_bundle(
     return spool.publish(bundle_id, temporary, {**manifest, **changes})
 
 
-def put_in_spool(spool: Spool, numbers: Iterable[int], content: bytes = b"evidence") -> None:
+def put_in_spool(spool: Spool, numbers: Iterable[int], host: str = "filer-1") -> None:
     """Many finished bundles, one a second from `NOON` on, without the syncs of `add_bundle`."""
+    content = b"evidence"
     archive = {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
     for number in numbers:
         bundle_id = new_ulid(NOON + 1000 * number)
         final = spool.path(bundle_id, ARCHIVE)
         final.write_bytes(content)
-        manifest = {"id": bundle_id, "host": "filer-1", "anomaly": "slow_reads"}
+        manifest = {"id": bundle_id, "host": host, "anomaly": "slow_reads"}
         document = {**manifest, "archive": {"file": final.name, **archive}}
         spool.path(bundle_id, DONE).write_bytes(as_bytes(document))
 

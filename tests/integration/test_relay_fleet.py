@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -10,13 +11,16 @@ import pytest
 
 from agent.service.stop_signal import StopSignal
 from agent.storage.spool import ARCHIVE, DONE, Spool
+from shipper.configuration.schema import DirectoryDestination, ShipperConfig
 from shipper.destinations.delivery import Delivery
 from shipper.destinations.document import Document
 from shipper.destinations.relay_destination import RelayInbox
 from shipper.faults import NetworkFault
 from shipper.relay.hosts import read_hosts
+from shipper.shipping.shipper import Shipper
 from tests.relay_server import RelayServer
-from tests.shipper_support import add_bundle, delivery_of, new_spool
+from tests.s3_support import Stores
+from tests.shipper_support import add_bundle, delivery_of, new_spool, put_in_spool
 
 HOSTS = 200
 AT_ONCE = 16  # as much as two cores bear
@@ -83,3 +87,34 @@ def test_the_operator_sees_every_host(fleet):
         assert (hosts[name].waiting, hosts[name].bytes) == (1, delivery.size)
         assert hosts[name].last_accepted
         assert hosts[name].last_heartbeat
+
+
+FLOOD = "a-flood"
+FLOOD_SIZE = 600
+
+
+@pytest.mark.minio
+def test_one_shipper_carries_all_into_the_bucket_and_none_starves(fleet, minio, tmp_path):
+    inbox = tmp_path / "inbox"
+    shutil.copytree(fleet.relay.inbox, inbox)
+    put_in_spool(new_spool(inbox / FLOOD), range(FLOOD_SIZE), host=FLOOD)
+    bucket = minio.create_bucket()
+    arrived = []
+    summary = Shipper(
+        ShipperConfig(tmp_path / "none", DirectoryDestination(tmp_path), inbox=inbox),
+        Stores(minio, bucket, tmp_path).open(),
+        StopSignal(),
+        arrived.append,
+    ).ship_pending()
+    assert (summary.complete, summary.left) == (True, 0)
+    keys = set(minio.keys(bucket))
+    assert len(keys) == 2 * (HOSTS + FLOOD_SIZE)
+    for name, delivery in fleet.delivered.items():
+        assert {delivery.keys.archive, delivery.keys.manifest} <= keys, "the keys of the direct way"
+        head = minio.client.head_object(Bucket=bucket, Key=delivery.keys.archive)
+        assert head["Metadata"]["sha256"] == delivery.sha256
+        assert minio.read(bucket, delivery.keys.manifest) == delivery.manifest
+        assert not Spool(inbox / name).finished(), "what is in the bucket has left the inbox"
+    hosts = [outcome.host for outcome in arrived]
+    last = max(at for at, host in enumerate(hosts) if host != FLOOD)
+    assert hosts[:last].count(FLOOD) < FLOOD_SIZE - 150, "the flood waits for itself"
