@@ -62,7 +62,7 @@ def _open(settings: AnyDestination, config: ShipperConfig, stop: StopSignal) -> 
     if isinstance(settings, S3Destination):
         from shipper.s3.bucket import S3Bucket
 
-        return S3Bucket(settings, heartbeat_key(config.prefix, socket.gethostname()), pace)
+        return S3Bucket(settings, heartbeat_key(config.prefix, socket.gethostname()), pace, stop)
     from shipper.destinations.relay_destination import RelayInbox
 
     relay = RelayInbox(settings, stop, pace.bytes_per_second if pace else 0)

@@ -11,12 +11,13 @@ from urllib.parse import urlencode
 
 from botocore.exceptions import ClientError
 
+from agent.service.stop_signal import StopSignal
 from shipper.configuration.schema import S3Destination
 from shipper.destinations.delivery import ArchiveReader, Delivery
 from shipper.destinations.document import JSON_TYPE, Document
 from shipper.destinations.finding import Finding
 from shipper.destinations.pace import Pace
-from shipper.faults import BundleFault, DestinationFault, Fault
+from shipper.faults import BundleFault, DestinationFault, Fault, NetworkFault
 from shipper.s3.answers import STORE_ERRORS, error_code, named
 from shipper.s3.archive_part import ArchivePart
 from shipper.s3.client import Answer, ClientKeeper, S3Client
@@ -37,14 +38,22 @@ class S3Bucket:
     """Writes with ``s3:PutObject`` alone: nothing is listed, and nothing that is read is needed.
 
     ``probe_key`` is the key of this host's heartbeat, on which is tried whether the store can
-    refuse to overwrite. ``pace`` holds back the bytes of archives.
+    refuse to overwrite. ``pace`` holds back the bytes of archives; once ``stop`` is set, no
+    further part of one is sent.
     """
 
-    def __init__(self, config: S3Destination, probe_key: str, pace: Pace | None = None) -> None:
+    def __init__(
+        self,
+        config: S3Destination,
+        probe_key: str,
+        pace: Pace | None = None,
+        stop: StopSignal | None = None,
+    ) -> None:
         self._config = config
         self._bucket = config.bucket
         self._probe_key = probe_key
         self._pace = pace
+        self._stop = stop
         self._attributes = object_attributes(config)
         self._words = store_words(config, probe_key)
         self._clients = ClientKeeper(config)
@@ -128,6 +137,7 @@ class S3Bucket:
                 delivery,
                 archive,
                 self._pace,
+                self._interrupt,
             ).run()
             return
         key, size = delivery.keys.archive, delivery.size
@@ -142,6 +152,10 @@ class S3Bucket:
             return holds(client, self._bucket, key, size, lambda: archive_etag(archive, None))
 
         self._conditional.write(client, send, is_same)
+
+    def _interrupt(self) -> None:
+        if self._stop is not None and self._stop.is_set():
+            raise NetworkFault("the shipper was told to stop", "the next start goes on from here")
 
     def _put_once(self, client: S3Client, key: str, document: bytes) -> None:
         self._conditional.write(

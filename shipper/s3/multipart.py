@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from botocore.exceptions import ClientError
@@ -31,7 +31,7 @@ class MultipartUpload:
     """The way of one archive into the store. One thread.
 
     ``store`` is the store in words; ``attributes`` are the arguments of CreateMultipartUpload
-    that make the object what it is.
+    that make the object what it is; ``interrupt`` is called before each part, and may raise.
     """
 
     client: S3Client
@@ -42,6 +42,7 @@ class MultipartUpload:
     delivery: Delivery
     archive: ArchiveReader
     pace: Pace | None
+    interrupt: Callable[[], None]
 
     def run(self) -> None:
         """Go on with the upload that the note tells of, else begin one.
@@ -93,6 +94,7 @@ class MultipartUpload:
                 while part.read(_READ_SIZE):  # it is there; its bytes count for the proof
                     pass
             else:
+                self.interrupt()
                 note = note.with_part(self._send(note, number, part))
                 note.write(self.delivery.upload_note)
         self._complete(note)

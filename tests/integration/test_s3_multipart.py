@@ -10,6 +10,7 @@ import threading
 
 import pytest
 
+from agent.service.stop_signal import StopSignal
 from shipper.faults import BundleFault, DestinationFault, NetworkFault
 from shipper.s3.bucket import S3Bucket
 from shipper.s3.multipart import PART_SIZE
@@ -23,6 +24,7 @@ from tests.s3_support import (
     restricted_key,
 )
 from tests.shipper_support import (
+    PROBE_KEY,
     add_bundle,
     delivery_of,
     new_spool,
@@ -345,5 +347,24 @@ def test_killed_in_the_middle_it_goes_on_after_a_restart(stores, gate, bundle, t
     gate.requests.clear()
     result = run_shipper("once", "--config", config)
     assert result.returncode == 0, result.stderr
+    assert gate.operations == [PART, PART, COMPLETE, "PutObject"]
+    assert is_whole(stores, bundle)
+
+
+def test_told_to_stop_it_sends_no_further_part_and_goes_on_after_a_start(stores, gate, bundle):
+    stop, delivery = StopSignal(), delivery_of(bundle)
+
+    def stop_at_the_second_part(request):
+        if request.query.get("partNumber") == ["2"]:
+            stop.set()
+        return Fate.PASS
+
+    gate.decide = stop_at_the_second_part
+    config = stores.config(endpoint_url=gate.endpoint_url)
+    with pytest.raises(NetworkFault, match="told to stop"):
+        S3Bucket(config, PROBE_KEY, stop=stop).deliver(delivery)
+    assert len(read_note(delivery.upload_note).etags) == 2, "what was under way has arrived"
+    gate.requests.clear()
+    S3Bucket(config, PROBE_KEY, stop=StopSignal()).deliver(delivery)
     assert gate.operations == [PART, PART, COMPLETE, "PutObject"]
     assert is_whole(stores, bundle)
