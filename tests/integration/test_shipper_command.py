@@ -339,3 +339,28 @@ def test_once_ends_its_pause_when_it_is_stopped(spool, s3_config, number):
     assert "SlowDown" in errors
     assert "Traceback" not in errors
     assert len(server.requests) == 1
+
+
+def test_relay_that_is_away_is_gone_around_when_the_configuration_says_so(spool, tmp_path):
+    bundle = add_bundle(spool)
+    relay = (
+        f"destination:\n  type: relay\n  host: 127.0.0.1\n  port: {free_port()}\n"
+        f"  identity_file: {tmp_path / 'key'}\n  known_hosts_file: {tmp_path / 'hosts'}\n"
+    )
+    (tmp_path / "key").write_text("none")
+    settings = f"spool: {spool.root}\nretry: {{attempts: 1}}\n"
+    waits = tmp_path / "waits.yaml"
+    waits.write_text(settings + relay)
+    result = run_shipper("once", "--config", waits)
+    assert result.returncode == 1
+    assert "remedy" in result.stderr
+    assert spool.counts().pending == 1
+
+    goes_around = tmp_path / "around.yaml"
+    fallback = f"  fallback_after_sec: 0\n  fallback: {{type: directory, path: {tmp_path / 'b'}}}\n"
+    goes_around.write_text(settings + relay + fallback)
+    result = run_shipper("once", "--config", goes_around)
+    assert (result.returncode, result.stderr) == (0, "")
+    receipt = json.loads(spool.path(bundle.id, ".shipped").read_bytes())
+    assert receipt["destination"] == f"directory {tmp_path / 'b'}"
+    assert (tmp_path / "b" / receipt["manifest_key"]).exists()

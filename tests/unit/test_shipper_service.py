@@ -222,3 +222,24 @@ def test_outage_of_a_week_loses_nothing_and_the_newest_arrive_first(spool, tmp_p
     assert furthest <= 8, "the newest first, but for those under way side by side"
     assert store.attempts < WEEK_SEC / 300, "a store that is away is left alone"
     assert store.attempts > WEEK_SEC / 3000, "and never given up"
+
+
+def test_first_look_comes_after_a_part_of_the_jitter_and_news_do_not_hasten_it(spool, tmp_path):
+    add_bundle(spool)
+    first_looks = []
+    for _ in range(20):
+        time = SimulatedTime()
+
+        class Notes(DirectoryBucket):
+            def put_document(self, document, time=time):
+                first_looks.append(time.now())
+                time.stop.set()
+
+        store = Notes(tmp_path / "bucket")
+        settings = ShipperConfig(spool.root, DirectoryDestination(tmp_path), start_jitter_sec=3600)
+        reporter = Reporter(StateFile(spool.batches))
+        shipper = Shipper(settings, store, time.stop, reporter.deliver)
+        signs = SignsOfLife(settings, store, time.now)
+        Service(shipper, settings, time.stop, reporter, signs, time).run()
+    assert all(0 <= look <= 3600 for look in first_looks)
+    assert max(first_looks) - min(first_looks) > 360, "spread over the whole"
