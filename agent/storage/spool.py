@@ -62,20 +62,30 @@ class ReadOnlySpoolError(OSError):
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class SpooledBundle:
-    """One finished bundle: its done-marker exists. ``size`` is the archive's, in bytes.
+    """One finished bundle in ``batches``: its done-marker exists. ``size`` is the archive's, in
+    bytes. Small, because a backlog has thousands.
 
     ``evicted``: it has a tombstone; what is left of it is there because a run was killed.
     """
 
     id: str
-    archive: Path
-    done: Path
+    batches: Path
     size: int
     shipped: bool
     quarantined: bool = False
     evicted: bool = False
+
+    @property
+    def archive(self) -> Path:
+        """The bundle itself."""
+        return self.batches / f"{self.id}{ARCHIVE}"
+
+    @property
+    def done(self) -> Path:
+        """Its marker, the manifest."""
+        return self.batches / f"{self.id}{DONE}"
 
     @property
     def time_ms(self) -> int:
@@ -148,7 +158,7 @@ class Spool:
         except BaseException:
             self._withdraw(archive, done, final)
             raise
-        return SpooledBundle(bundle_id, final, done, size, shipped=False)
+        return SpooledBundle(bundle_id, self.batches, size, shipped=False)
 
     def _withdraw(self, temporary: Path, done: Path, final: Path) -> None:
         """As in `remove`, no marker may outlive its archive, also when the power fails now."""
@@ -308,12 +318,11 @@ class Spool:
     def _bundle(
         self, bundle_id: str, shipped: bool, quarantined: bool, evicted: bool
     ) -> SpooledBundle | None:
-        archive, done = self.path(bundle_id, ARCHIVE), self.path(bundle_id, DONE)
         try:
-            size = archive.lstat().st_size
+            size = os.lstat(f"{self.batches}/{bundle_id}{ARCHIVE}").st_size
         except FileNotFoundError:  # cleaned up between the listing and here
             return None
-        return SpooledBundle(bundle_id, archive, done, size, shipped, quarantined, evicted)
+        return SpooledBundle(bundle_id, self.batches, size, shipped, quarantined, evicted)
 
     def _names(self) -> dict[str, set[str]]:
         """Bundle ids by suffix; a spool that vanished is an empty one."""

@@ -24,7 +24,7 @@ class Outlet(Protocol):
         """When it failed last, in steady seconds; 0: never."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Cargo:
     """A bundle, or a ``tombstone``, of one host."""
 

@@ -8,7 +8,7 @@ from shipper.faults import Fault
 from shipper.status.shipper_state import FaultNote, utc_now
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Outcome:
     """What became of one bundle, or of its ``tombstone``: its ``key`` in the store, or the
     ``fault`` in the way.

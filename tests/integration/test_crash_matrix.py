@@ -84,7 +84,7 @@ def test_a_marker_before_its_archive_is_found(
         size = archive.stat().st_size
         durable_file.publish_bytes(done, b"{}")
         durable_file.publish_file(archive, final)
-        return SpooledBundle(bundle_id, final, done, size, shipped=False)
+        return SpooledBundle(bundle_id, spool.batches, size, shipped=False)
 
     monkeypatch.setattr(Spool, "publish", publish)
     seed = make_seed(FIRST_START, tmp_path)
