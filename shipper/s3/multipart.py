@@ -19,7 +19,7 @@ from shipper.s3.upload_note import UploadNote, read_note, remove_note
 
 # Larger archives go in parts, so that a lost connection costs one part's time. S3 takes 10,000
 # parts of at least 5 MiB.
-PART_SIZE = 16 << 20
+PART_SIZE = 32 << 20
 
 # The upload that a note tells of is over, or the store lost some of it.
 _UPLOAD_IS_GONE = {"NoSuchUpload", "InvalidPart", "InvalidPartOrder", "NoSuchKey"}
