@@ -24,8 +24,9 @@ class Figures:
         cell = (outcome.fault, outcome.kind)
         self.tried[cell] += 1
         self.survived[cell] += not outcome.broken
-        self.remains += outcome.remains > 0
-        if outcome.broken:
+        if not outcome.broken:
+            self.remains += outcome.remains > 0
+        else:
             self.broken.append({"point": outcome.point, "broken": outcome.broken})
 
     def as_json(self) -> dict[str, Any]:

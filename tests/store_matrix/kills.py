@@ -19,7 +19,7 @@ from tests.store_matrix.exchange import Exchange
 from tests.store_matrix.matrix import ONCE, Outcome, Point, outcome_of
 from tests.store_matrix.proxy import Fault, Injection
 from tests.store_matrix.runs import LANES, Bench
-from tests.store_matrix.spool_steps import DEATH, LOG, SpoolStep, read_steps
+from tests.store_matrix.spool_steps import DEATH, LOG, SpoolStep, moment, read_steps
 from tests.store_matrix.store_request import StoreRequest
 from tests.store_matrix.victim import Store
 
@@ -29,17 +29,19 @@ BEFORE, AFTER = "killed before", "killed after"
 
 class MortalShipper:
     """Runs ``aod-shipper once``, with ``wishes`` in its environment, and once more when that was
-    killed. `kill` may come from anywhere."""
+    killed: `died`, then. `kill` may come from anywhere."""
 
     def __init__(self, **wishes: str) -> None:
         self._wishes = wishes
         self._process: subprocess.Popen[str] | None = None
+        self.died = False
 
     def ship(self, store: Store, spool: Spool) -> list[str]:
         """Until it has lived to its end."""
         command = store.new_command(spool)
         status, said = self._run(command, self._wishes)
-        if status == -signal.SIGKILL:
+        self.died = status == -signal.SIGKILL
+        if self.died:
             status, said = self._run(command, {})
         fine = status in (EXIT_OK, EXIT_LEFT_BEHIND)
         return [] if fine else [f"exit status {status}: {said}"]
@@ -101,11 +103,8 @@ def try_kill(bench: Bench, point: Point) -> Outcome:
 def _die_at_step(bench: Bench, point: Point, step: SpoolStep) -> Outcome:
     with tempfile.TemporaryDirectory() as directory:
         log = Path(directory, "steps")
-        moment = f"{'after' if point.fault.name == AFTER else 'before'} {step.number}"
-        shipper = MortalShipper(**{LOG: str(log), DEATH: moment})
-        result = bench.run(None, shipper.ship, remembers=False)
-        died_at = read_steps(log)[-1]
-    outcome = outcome_of(point, result)
-    if died_at.number == step.number:
-        return outcome
-    return replace(outcome, broken=(*outcome.broken, f"the harness missed it: {died_at}"))
+        death = moment(step, done=point.fault.name == AFTER)
+        shipper = MortalShipper(**{LOG: str(log), DEATH: death})
+        outcome = outcome_of(point, bench.run(None, shipper.ship, remembers=False))
+        met = shipper.died and step in read_steps(log)
+    return outcome if met else replace(outcome, broken=(*outcome.broken, "the harness missed it"))
