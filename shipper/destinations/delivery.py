@@ -75,6 +75,16 @@ class ArchiveReader:
     ) -> None:
         self._file.close()
 
+    @property
+    def sha256_so_far(self) -> str:
+        """Of all that counts for the proof."""
+        return self._digest.hexdigest()
+
+    def start_over(self) -> None:
+        """Go back to the first byte; nothing of what was read counts for the proof any more."""
+        self._digest = hashlib.sha256()
+        self._hashed = self._position = 0
+
     def seek(self, position: int) -> None:
         """Read on at ``position``, which is not beyond what was read before."""
         if position > self._hashed:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -56,12 +57,24 @@ class MultipartUpload:
         if note is not None and self._is_finished(note):
             remove_note(self.delivery.upload_note)
             return
+        self.archive.start_over()
         self._finish(self._begin())
         remove_note(self.delivery.upload_note)
 
     def _goes_on(self, note: UploadNote) -> bool:
         parts = -(-self.delivery.size // PART_SIZE)
-        return note.is_of(self._blank_note()) and len(note.etags) <= parts
+        fits = note.is_of(self._blank_note()) and len(note.etags) <= parts
+        return fits and self._still_has(note)
+
+    def _still_has(self, note: UploadNote) -> bool:
+        """Whether the archive begins with the bytes that were sent: else the parts would make an
+        object that is not it. What is read here counts for the proof."""
+        if not note.etags:
+            return True
+        sent = ArchivePart(self.archive, 0, min(len(note.etags) * PART_SIZE, self.delivery.size))
+        while sent.read(_READ_SIZE):
+            pass
+        return self.archive.sha256_so_far == note.sent_sha256
 
     def _is_finished(self, note: UploadNote) -> bool:
         """Finish an older upload; false if it is gone, and not because it was finished before."""
@@ -76,7 +89,8 @@ class MultipartUpload:
 
     def _blank_note(self) -> UploadNote:
         key, sha256 = self.delivery.keys.archive, self.delivery.sha256
-        return UploadNote(self.store, self.bucket, key, sha256, PART_SIZE, upload_id="")
+        attributes = json.dumps(self.attributes, sort_keys=True)
+        return UploadNote(self.store, self.bucket, key, sha256, attributes, PART_SIZE, upload_id="")
 
     def _begin(self) -> UploadNote:
         answer = self.client.create_multipart_upload(
@@ -87,16 +101,14 @@ class MultipartUpload:
         return note
 
     def _finish(self, note: UploadNote) -> None:
-        for number, start in enumerate(range(0, self.delivery.size, PART_SIZE), 1):
+        starts = range(0, self.delivery.size, PART_SIZE)
+        for number, start in list(enumerate(starts, 1))[len(note.etags) :]:
             length = min(PART_SIZE, self.delivery.size - start)
             part = ArchivePart(self.archive, start, length, self.pace)
-            if number <= len(note.etags):
-                while part.read(_READ_SIZE):  # it is there; its bytes count for the proof
-                    pass
-            else:
-                self.interrupt()
-                note = note.with_part(self._send(note, number, part))
-                note.write(self.delivery.upload_note)
+            self.interrupt()
+            etag = self._send(note, number, part)
+            note = note.with_part(etag, self.archive.sha256_so_far)
+            note.write(self.delivery.upload_note)
         self._complete(note)
 
     def _send(self, note: UploadNote, number: int, part: ArchivePart) -> str:

@@ -14,20 +14,23 @@ from agent.storage import durable_file
 class UploadNote:
     """One upload: ``upload_id`` in ``store`` (its description), and the ETags of its parts so far.
 
-    ``part_size`` in bytes; every part but the last has it.
+    ``attributes`` are those that the object was begun with, as JSON; ``part_size`` in bytes, every
+    part but the last has it; ``sent_sha256`` is that of the parts' bytes together.
     """
 
     store: str
     bucket: str
     key: str
     sha256: str
+    attributes: str
     part_size: int
     upload_id: str
+    sent_sha256: str = ""
     etags: tuple[str, ...] = ()
 
     def is_of(self, other: UploadNote) -> bool:
-        """Whether both tell of uploads of the same bytes to the same place."""
-        return replace(self, upload_id="", etags=()) == replace(other, upload_id="", etags=())
+        """Whether both tell of uploads of the same object to the same place."""
+        return self._without_progress() == other._without_progress()
 
     def place(self) -> dict[str, str]:
         """The arguments by which a request names this upload."""
@@ -37,14 +40,17 @@ class UploadNote:
         """The note once the store has begun."""
         return replace(self, upload_id=upload_id)
 
-    def with_part(self, etag: str) -> UploadNote:
+    def with_part(self, etag: str, sent_sha256: str) -> UploadNote:
         """The note once the next part is in the store."""
-        return replace(self, etags=(*self.etags, etag))
+        return replace(self, etags=(*self.etags, etag), sent_sha256=sent_sha256)
 
     def write(self, path: Path) -> None:
         """Replace the file. A disk that takes no note must not keep a bundle from leaving it."""
         with contextlib.suppress(OSError):
             durable_file.publish_bytes(path, json.dumps(asdict(self), indent=2).encode() + b"\n")
+
+    def _without_progress(self) -> UploadNote:
+        return replace(self, upload_id="", sent_sha256="", etags=())
 
 
 def read_note(path: Path) -> UploadNote | None:
@@ -54,7 +60,8 @@ def read_note(path: Path) -> UploadNote | None:
         note = UploadNote(**{**members, "etags": tuple(members["etags"])})
     except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return None
-    texts = (note.store, note.bucket, note.key, note.sha256, note.upload_id, *note.etags)
+    texts = (note.store, note.bucket, note.key, note.sha256, note.attributes, note.upload_id)
+    texts += (note.sent_sha256, *note.etags)
     sound = all(isinstance(text, str) for text in texts) and isinstance(note.part_size, int)
     return note if sound and note.upload_id else None
 

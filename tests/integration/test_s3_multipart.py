@@ -233,6 +233,32 @@ def test_archive_that_was_cut_short_is_aborted(stores, gate, bundle):
     assert (stores.unfinished(), delivery.upload_note.exists()) == ([], False)
 
 
+def test_parts_of_other_bytes_are_not_completed(stores, gate, bundle):
+    """The archive was another one while its first parts were sent, and is the right one again."""
+    store, delivery = stores.open(endpoint_url=gate.endpoint_url), delivery_of(bundle)
+    right = bundle.archive.read_bytes()
+    bundle.archive.write_bytes(b"wrong" + right[5:])
+    cut_at(gate, PART, 3)
+    with pytest.raises(NetworkFault):
+        store.deliver(delivery)
+    bundle.archive.write_bytes(right)
+    store.deliver(delivery)
+    assert is_whole(stores, bundle)
+
+
+def test_upload_begun_with_other_attributes_is_not_gone_on_with(stores, gate, bundle):
+    store, delivery = stores.open(endpoint_url=gate.endpoint_url), delivery_of(bundle)
+    cut_at(gate, PART, 3)
+    with pytest.raises(NetworkFault):
+        store.deliver(delivery)
+    tags = (("team", "storage"),)
+    stores.open(endpoint_url=gate.endpoint_url, tags=tags).deliver(delivery)
+    place = {"Bucket": stores.bucket, "Key": delivery.keys.archive}
+    found = stores.minio.client.get_object_tagging(**place)["TagSet"]
+    assert {tag["Key"]: tag["Value"] for tag in found} == dict(tags)
+    assert is_whole(stores, bundle)
+
+
 @pytest.mark.parametrize(
     ("body", "kind"),
     [

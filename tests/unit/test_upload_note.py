@@ -6,7 +6,17 @@ import pytest
 
 from shipper.s3.upload_note import UploadNote, read_note, remove_note
 
-NOTE = UploadNote("s3://b at h", "b", "f/k.tar.zst", "ab" * 32, 16 << 20, "id", ('"e1"', '"e2"'))
+NOTE = UploadNote(
+    store="s3://b at h",
+    bucket="b",
+    key="f/k.tar.zst",
+    sha256="ab" * 32,
+    attributes='{"ServerSideEncryption": "AES256"}',
+    part_size=16 << 20,
+    upload_id="id",
+    sent_sha256="ef" * 32,
+    etags=('"e1"', '"e2"'),
+)
 
 
 def test_note_is_read_back_as_it_was_written(tmp_path):
@@ -28,6 +38,8 @@ def test_note_is_read_back_as_it_was_written(tmp_path):
         {"upload_id": None},
         {"part_size": "16"},
         {"key": ["k"]},
+        {"attributes": {}},
+        {"sent_sha256": None},
         {"more": 1},
     ],
 )
@@ -57,9 +69,17 @@ def test_disk_that_takes_no_note_stops_nothing(tmp_path):
 
 @pytest.mark.parametrize(
     "change",
-    [{"store": "s3://b"}, {"bucket": "c"}, {"key": "k"}, {"sha256": "cd" * 32}, {"part_size": 1}],
+    [
+        {"store": "s3://b"},
+        {"bucket": "c"},
+        {"key": "k"},
+        {"sha256": "cd" * 32},
+        {"attributes": "{}"},
+        {"part_size": 1},
+    ],
 )
 def test_note_of_another_upload_is_told_apart(change):
     other = UploadNote(**{**NOTE.__dict__, **change})
     assert not NOTE.is_of(other)
-    assert NOTE.is_of(UploadNote(**{**NOTE.__dict__, "upload_id": "", "etags": ()}))
+    blank = {"upload_id": "", "sent_sha256": "", "etags": ()}
+    assert NOTE.is_of(UploadNote(**{**NOTE.__dict__, **blank}))
