@@ -15,6 +15,7 @@ from shipper.s3.answers import STORE_ERRORS, error_code, named
 from shipper.s3.archive_part import ArchivePart
 from shipper.s3.client import Answer, S3Client
 from shipper.s3.conditional_writes import ConditionalWrites
+from shipper.s3.refusals import is_known
 from shipper.s3.stored_object import archive_etag, holds
 from shipper.s3.upload_note import UploadNote, read_note, remove_note
 
@@ -77,11 +78,15 @@ class MultipartUpload:
         return self.archive.sha256_so_far == note.sent_sha256
 
     def _is_finished(self, note: UploadNote) -> bool:
-        """Finish an older upload; false if it is gone, and not because it was finished before."""
+        """Finish an older upload; false if it is gone, and not because it was finished before.
+
+        So is one that the store refuses for reasons of its own: another key began it, or another
+        kind of store. What is in the way of all uploads meets the new one too.
+        """
         try:
             self._finish(note)
         except ClientError as error:
-            if error_code(error) not in _UPLOAD_IS_GONE:
+            if is_known(error) and error_code(error) not in _UPLOAD_IS_GONE:
                 raise
             abort(self.client, note)
             return self._is_stored()

@@ -260,6 +260,26 @@ def test_upload_begun_with_other_attributes_is_not_gone_on_with(stores, gate, bu
 
 
 @pytest.mark.parametrize(
+    "answer",
+    [(400, error_body("InvalidArgument")), (403, error_body("AccessDenied"))],
+    ids=["InvalidArgument", "AccessDenied"],
+)
+def test_upload_that_the_store_will_not_go_on_with_begins_anew(stores, gate, bundle, answer):
+    """As after a move to another kind of store, or with the key of another owner."""
+    store, delivery = stores.open(endpoint_url=gate.endpoint_url), delivery_of(bundle)
+    cut_at(gate, PART, 3)
+    with pytest.raises(NetworkFault):
+        store.deliver(delivery)
+    old = read_note(delivery.upload_note)
+    gate.decide = lambda request: (
+        answer if request.query.get("uploadId") == [old.upload_id] else Fate.PASS
+    )
+    store.deliver(delivery)
+    stores.minio.client.abort_multipart_upload(**old.place())
+    assert is_whole(stores, bundle)
+
+
+@pytest.mark.parametrize(
     ("body", "kind"),
     [
         (error_body("InternalError"), NetworkFault),
