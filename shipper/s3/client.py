@@ -146,6 +146,8 @@ def _client_config(config: S3Destination) -> Config:
     return Config(
         connect_timeout=config.connect_timeout_sec,
         read_timeout=config.read_timeout_sec,
+        # The receipts and faults name the store of the configuration: no variable means another.
+        ignore_configured_endpoint_urls=True,
         tcp_keepalive=True,
         max_pool_connections=_CONNECTIONS,
         # Retries are the shipper's: botocore's own would multiply with them.

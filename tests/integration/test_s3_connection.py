@@ -12,6 +12,7 @@ import pytest
 from shipper.configuration.schema import S3Destination
 from shipper.faults import DestinationFault, NetworkFault
 from shipper.s3.bucket import S3Bucket
+from shipper.s3.client import make_client
 from tests.certificates import make_certificate
 from tests.minio_server import MinioServer, free_port
 from tests.s3_support import credentials_file, forget_credentials_of_this_machine
@@ -69,6 +70,15 @@ def answering(*answers: bytes):
         thread.start()
         yield f"127.0.0.1:{listener.getsockname()[1]}"
         thread.join(10)
+
+
+def test_variable_of_the_environment_names_no_other_store(monkeypatch, tmp_path):
+    key_file = credentials_file(tmp_path / "key", "some-key", "some-secret")
+    config = S3Destination("evidence", region="us-east-1", credentials_file=key_file)
+    known = make_client(config).meta.endpoint_url
+    for name in ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    assert make_client(config).meta.endpoint_url == known
 
 
 def test_unknown_authority_is_refused_before_anything_is_sent(deliver, tmp_path):
