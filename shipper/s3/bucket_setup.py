@@ -7,13 +7,16 @@ from typing import Any
 
 from shipper.configuration.schema import S3Destination
 from shipper.destinations.object_key import safe_name
-from shipper.s3.words import kms_rights
+from shipper.s3.words import is_at_aws, kms_rights
 
 PARTS = ("shipper", "reader", "bucket", "lifecycle", "versioning")
 
 _UNFINISHED_DAYS = 7
 _OLD_VERSION_DAYS = 30
 _EXPIRY_DAYS = 365
+
+# The beginnings of regions that are not AWS's own partition, `aws`.
+_PARTITIONS = {"cn-": "aws-cn", "us-gov-": "aws-us-gov"}
 
 _TEXTS = {
     "shipper": (
@@ -64,7 +67,8 @@ class BucketSetup:
         self._config = config
         self._folder = f"{prefix}/" if prefix else ""
         self._host_folder = f"{safe_name(host)}/" if host else ""
-        self._bucket = f"arn:aws:s3:::{config.bucket}"
+        self._partition = _partition(config)
+        self._bucket = f"arn:{self._partition}:s3:::{config.bucket}"
 
     def documents(self) -> dict[str, Any]:
         """Each of `PARTS` as AWS and MinIO take it."""
@@ -121,9 +125,12 @@ class BucketSetup:
         key = self._config.kms_key_id
         if not actions or key is None:
             return []
-        statement = _allow("UseEncryptionKey", list(actions), _key_arn(key))
-        if key.startswith("alias/"):
-            statement["Condition"] = {"ForAnyValue:StringEquals": {"kms:ResourceAliases": key}}
+        place, name = _split_key(key, self._partition)
+        alias = name.startswith("alias/")
+        # What is allowed on an alias is not allowed on its key.
+        statement = _allow("UseEncryptionKey", list(actions), place + ("key/*" if alias else name))
+        if alias:
+            statement["Condition"] = {"ForAnyValue:StringEquals": {"kms:ResourceAliases": name}}
         return [statement]
 
     def _tls_only(self) -> dict[str, Any]:
@@ -167,7 +174,15 @@ def _allow(name: str, actions: list[str], resource: str) -> dict[str, Any]:
     return {"Sid": name, "Effect": "Allow", "Action": actions, "Resource": [resource]}
 
 
-def _key_arn(key: str) -> str:
+def _partition(config: S3Destination) -> str:
+    region = config.region or ""
+    found = (name for start, name in _PARTITIONS.items() if region.startswith(start))
+    return next(found, "aws") if is_at_aws(config) else "aws"
+
+
+def _split_key(key: str, partition: str) -> tuple[str, str]:
+    """The beginning of the ARN of ``key``, and its end: ``key/`` or ``alias/`` and a name."""
     if key.startswith("arn:"):
-        return key
-    return "*" if key.startswith("alias/") else f"arn:aws:kms:*:*:key/{key}"
+        place, _, name = key.rpartition(":")
+        return f"{place}:", name
+    return f"arn:{partition}:kms:*:*:", key if key.startswith("alias/") else f"key/{key}"

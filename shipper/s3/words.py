@@ -46,9 +46,14 @@ def needed_rights(config: S3Destination) -> tuple[str, ...]:
 
 def kms_rights(config: S3Destination) -> tuple[str, ...]:
     """What AWS wants to be allowed on a KMS key of one's own; other stores decide elsewhere."""
+    at_aws = config.kms_key_id and is_at_aws(config)
+    return ("kms:GenerateDataKey", "kms:Decrypt") if at_aws else ()
+
+
+def is_at_aws(config: S3Destination) -> bool:
+    """Whether the store is AWS S3 itself."""
     host = urlsplit(config.endpoint_url).hostname if config.endpoint_url else None
-    at_aws = host is None or host.endswith((".amazonaws.com", ".amazonaws.com.cn"))
-    return ("kms:GenerateDataKey", "kms:Decrypt") if config.kms_key_id and at_aws else ()
+    return host is None or host.endswith((".amazonaws.com", ".amazonaws.com.cn"))
 
 
 def printable(text: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 
 import boto3
 import botocore.exceptions
@@ -163,7 +164,12 @@ def test_text_has_every_part_and_the_commands(printed):
         ("1234-5678", "arn:aws:kms:*:*:key/1234-5678", None),
         (
             "alias/aod",
-            "*",
+            "arn:aws:kms:*:*:key/*",
+            {"ForAnyValue:StringEquals": {"kms:ResourceAliases": "alias/aod"}},
+        ),
+        (
+            "arn:aws:kms:eu-1:1:alias/aod",
+            "arn:aws:kms:eu-1:1:key/*",
             {"ForAnyValue:StringEquals": {"kms:ResourceAliases": "alias/aod"}},
         ),
     ],
@@ -178,6 +184,21 @@ def test_encryption_key_is_in_the_policy_for_aws(key, resource, condition):
     assert documents["reader"]["Statement"][-1]["Action"] == ["kms:Decrypt"]
     other = S3Destination(BUCKET, "https://minio.example", encryption="aws:kms", kms_key_id=key)
     assert "kms:" not in json.dumps(BucketSetup(other, "").documents())
+
+
+@pytest.mark.parametrize(
+    ("region", "endpoint", "partition"),
+    [
+        ("eu-central-1", None, "aws"),
+        ("cn-north-1", None, "aws-cn"),
+        ("us-gov-west-1", "https://s3.us-gov-west-1.amazonaws.com", "aws-us-gov"),
+        ("cn-north-1", "https://minio.example", "aws"),
+    ],
+)
+def test_names_are_those_of_the_regions_partition(region, endpoint, partition):
+    config = S3Destination(BUCKET, endpoint, region, encryption="aws:kms", kms_key_id="1-2")
+    text = json.dumps(BucketSetup(config, "fleet").documents())
+    assert set(re.findall(r'"arn:([^:]+):', text)) == {partition}
 
 
 def test_store_without_tls_is_not_to_be_locked(printed):
