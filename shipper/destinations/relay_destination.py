@@ -26,6 +26,7 @@ from shipper.faults import BundleFault, DestinationFault, Fault
 _RESEND = ("bundle", "missing")
 # The relay reads the whole archive, and syncs its disk, before it answers.
 _SLOWEST_BYTES_PER_SECOND = 10 << 20
+_MIB = 1 << 20
 
 
 class RelayInbox:
@@ -76,16 +77,17 @@ class RelayInbox:
         except Fault as fault:
             yield Finding("relay", "failed", fault.message, fault.remedy)
             return
-        yield Finding("relay", "ok", f"knows this host's key, as {answer.get('host')}")
-        if answer.get("host") != safe_name(socket.gethostname()):
+        name, own = printable(str(answer.get("host"))), socket.gethostname()
+        yield Finding("relay", "ok", f"knows this host's key, as {name}")
+        if name != safe_name(own):
             yield Finding(
                 "name",
                 "warning",
-                f"this host calls itself {socket.gethostname()}: its bundles are filed under "
-                f"{answer.get('host')}",
+                f"this host calls itself {own}: its bundles are filed under {name}",
                 "on the central host, `aod-relay authorize --host` names it",
             )
-        yield Finding("room", "ok", f"{answer.get('room_mb')} MiB are free for this host")
+        room = printable(str(answer.get("room_mb")))
+        yield Finding("room", "ok", f"{room} MiB are free for this host")
 
     def ask_who_am_i(self) -> Mapping[str, Any]:
         """Who this host is to the relay (``host``), and the room it has there (``room_mb``,
@@ -116,8 +118,8 @@ class RelayInbox:
             self._session.push(delivery.archive)
         except SessionBroke:
             # What the relay says while it ends a session does not always get here.
-            limit_mb = self.ask_who_am_i().get("max_bundle_mb", 0)
-            if delivery.size > limit_mb << 20:
+            limit_mb = self.ask_who_am_i().get("max_bundle_mb")
+            if isinstance(limit_mb, int) and delivery.size > limit_mb * _MIB:
                 raise DestinationFault(
                     f"the bundle is larger than the {limit_mb} MiB that the relay takes",
                     TOO_LARGE_REMEDY,

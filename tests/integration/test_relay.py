@@ -511,6 +511,21 @@ def test_what_answers_is_no_relay(host, relay):
         host.client().deliver(host.bundle())
 
 
+def test_a_relay_that_answers_nonsense(host, relay):
+    key = relay.make_key(f"odd-{host.name}")
+    answer = '{"protocol": 1, "host": "\\u001b[2J", "room_mb": "\\u009b2J", "max_bundle_mb": "x"}'
+    command = f"case $SSH_ORIGINAL_COMMAND in rsync*) ;; *) printf %s '{answer}' ;; esac"
+    relay.let_in(key, 'restrict,command="' + command.replace('"', '\\"') + '"')
+    host.key = key
+    findings = list(host.client().check())
+    assert {one.step for one in findings} == {"relay", "name", "room"}
+    assert all(one.detail.isprintable() for one in findings)
+    with pytest.raises(NetworkFault, match="session broke"):
+        host.client().deliver(host.bundle())
+    with pytest.raises(DestinationFault, match="acknowledged another bundle"):
+        host.client()._claim(host.bundle())
+
+
 def test_another_release_answers(host, relay):
     key = relay.make_key(f"newer-{host.name}")
     relay.let_in(key, 'restrict,command="echo \'{\\"protocol\\": 2}\'"')
