@@ -31,6 +31,9 @@ from shipper.faults import HostFault, NetworkFault
 _ALIAS = "relay"
 _MAX_OUTPUT = 1 << 20
 _SSH_FAILED = 255
+# rsync's own timeout never comes while the relay says a word now and then, as one does whose disk
+# hangs. A slow upload goes on where it was ended.
+_LONGEST_PUSH_SEC = 3600.0
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,7 @@ class RelaySession:
         if self._bytes_per_second:
             argv.append(f"--bwlimit={max(1, int(self._bytes_per_second / 1024))}")
         argv += ["--rsh", " ".join(map(_quoted, self._ssh())), "--", str(archive)]
-        ended = self._run([*argv, f"{_ALIAS}::incoming/"])
+        ended = self._run([*argv, f"{_ALIAS}::incoming/"], b"", _LONGEST_PUSH_SEC)
         if ended.status != 0:
             answer = find_answer(ended.errors)
             raise fault_of_refusal(answer) if answer else fault_of(ended.errors)
@@ -104,9 +107,7 @@ class RelaySession:
         argv += ["-p", str(config.port)]
         return argv + [f"-o{name}={value}" for name, value in options.items()]
 
-    def _run(
-        self, argv: list[str], document: bytes = b"", patience_sec: float | None = None
-    ) -> _Ended:
+    def _run(self, argv: list[str], document: bytes, patience_sec: float) -> _Ended:
         self._look_at_this_host(argv[0])
         with _memory() as source, _memory() as output, _memory() as errors:
             source.write(document)
@@ -135,14 +136,14 @@ class RelaySession:
         except OSError as error:
             raise HostFault(f"{NO_IDENTITY}: {error}", IDENTITY_REMEDY) from error
 
-    def _wait(self, child: subprocess.Popen[bytes], patience_sec: float | None) -> None:
+    def _wait(self, child: subprocess.Popen[bytes], patience_sec: float) -> None:
         """Until the child has ended; it is still to be waited for then. Raises NetworkFault."""
         descriptor = os.pidfd_open(child.pid)
         try:
             poll = select.poll()
             poll.register(descriptor, select.POLLIN)
             poll.register(self._stop.fd, select.POLLIN)
-            ready = dict(poll.poll(None if patience_sec is None else patience_sec * 1000))
+            ready = dict(poll.poll(patience_sec * 1000))
         finally:
             os.close(descriptor)
         if descriptor in ready:
@@ -150,7 +151,8 @@ class RelaySession:
         if ready:
             raise NetworkFault("the shipper was told to stop", "the next start goes on from here")
         raise NetworkFault(
-            "the relay does not answer in time", "look at the central host's load and its disk"
+            "the relay does not answer in time",
+            "look at the central host's load and its disk, and at the network",
         )
 
 

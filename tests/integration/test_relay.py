@@ -1,5 +1,6 @@
 """The hop to a central host: real rsync over a real ssh, what arrives and what is answered."""
 
+import contextlib
 import fcntl
 import hashlib
 import json
@@ -17,6 +18,7 @@ import pytest
 from agent.service.stop_signal import StopSignal
 from agent.storage.spool import ARCHIVE, DONE, EVICTED, Spool
 from agent.storage.ulid import new_ulid
+from shipper.destinations import relay_session
 from shipper.destinations.document import Document
 from shipper.destinations.relay_destination import RelayInbox
 from shipper.faults import BundleFault, DestinationFault, HostFault, NetworkFault
@@ -234,6 +236,19 @@ def test_stop_ends_an_upload_and_its_children(host):
     thread.join()
     assert [fault.message for fault in faults] == ["the shipper was told to stop"]
     assert not any(Path(f"/proc/{pid}").exists() for pid in children)
+
+
+def test_an_upload_without_end_is_ended_and_goes_on(host, monkeypatch):
+    monkeypatch.setattr(relay_session, "_LONGEST_PUSH_SEC", 2.5)
+    delivery, client = host.bundle(os.urandom(4 * MIB)), host.client(bytes_per_second=MIB)
+    with pytest.raises(NetworkFault, match="does not answer in time"):
+        client.deliver(delivery)
+    assert 0 < size_of(host.partial(delivery.id)) < delivery.size
+    for _ in range(10):
+        with contextlib.suppress(NetworkFault):
+            client.deliver(delivery)
+            break
+    assert hashlib.sha256(host.archive(delivery.id)).hexdigest() == delivery.sha256
 
 
 def test_a_lost_acknowledgement_is_harmless(host, relay):
