@@ -109,4 +109,4 @@ def open_plain(path: Path, access: int = os.O_RDONLY) -> int:
 def read_plain(path: Path, limit: int = 16 << 20) -> bytes:
     """Content of the plain file ``path``, at most ``limit`` bytes."""
     with os.fdopen(open_plain(path), "rb") as file:
-        return file.read(limit)
+        return file.read(min(limit, os.fstat(file.fileno()).st_size))  # no buffer of ``limit``

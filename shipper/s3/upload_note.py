@@ -60,8 +60,8 @@ def read_note(path: Path) -> UploadNote | None:
         note = UploadNote(**{**members, "etags": tuple(members["etags"])})
     except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return None
-    texts = (note.store, note.bucket, note.key, note.sha256, note.attributes, note.upload_id)
-    texts += (note.sent_sha256, *note.etags)
+    texts = [note.store, note.bucket, note.key, note.sha256, note.attributes, note.upload_id]
+    texts += [note.sent_sha256, *note.etags]
     sound = all(isinstance(text, str) for text in texts) and isinstance(note.part_size, int)
     return note if sound and note.upload_id else None
 

@@ -6,11 +6,14 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 from typing import Any
 
 from agent.storage import durable_file
-from agent.storage.spool import SHIPPED, Spool, SpooledBundle
+from agent.storage.spool import ARCHIVE, DONE, EVICTED, QUARANTINED, SHIPPED, Spool, SpooledBundle
 from agent.storage.spool_counts import SpoolCounts
+from agent.storage.spool_listing import ids_by_suffix
+from agent.storage.ulid import ulid_time_ms
 from shipper.configuration.schema import ShipperConfig
 from shipper.spools.lock_holder import Holder, find_holder
 from shipper.spools.sources import Source, find_sources
@@ -110,33 +113,36 @@ def find_running(config: ShipperConfig) -> Holder | None:
 
 def queue_of(spool: Spool) -> list[SpooledBundle]:
     """What waits to be shipped, the newest bundle first. Raises OSError."""
-    return _queue(spool.finished())
+    waiting = [
+        one for one in spool.finished() if not (one.shipped or one.quarantined or one.evicted)
+    ]
+    return waiting[::-1]
 
 
 def read_source(source: Source, now: float) -> SourceStatus:
-    """How one spool stands. Raises OSError when it may not be read."""
-    spool, finished = source.spool, source.spool.finished()
-    queue = _queue(finished)
-    waiting = [
-        Waiting(bundle.id, max(0.0, now - bundle.time_ms / 1000))
-        for bundle in (queue[-1:] + queue[:1])
-    ]
+    """How one spool stands. Raises OSError when it may not be read.
+
+    From the names, as far as they tell: a backlog may be long, and the service's memory is small.
+    """
+    spool, counts = source.spool, source.spool.counts()
+    names = ids_by_suffix(spool.batches)
+    finished = names.get(DONE, set()) & names.get(ARCHIVE, set())
+    queue = finished.difference(*(names.get(one, ()) for one in (SHIPPED, QUARANTINED, EVICTED)))
     return SourceStatus(
         spool=str(spool.root),
         host=source.host,
-        counts=spool.counts(),
+        counts=counts,
         tombstones=len(spool.undelivered_tombstones()),
-        oldest_pending=waiting[0] if waiting else None,
-        newest_pending=waiting[-1] if waiting else None,
-        last_delivery=_newest_receipt(spool),
+        oldest_pending=_waiting(min(queue), now) if queue else None,
+        newest_pending=_waiting(max(queue), now) if queue else None,
+        last_delivery=_newest_receipt(spool, names.get(SHIPPED, set())),
         last_heartbeat=None if source.host is None else _heartbeat_time(spool),
-        agent_version=_agent_version(finished[-1]) if finished else None,
+        agent_version=_agent_version(spool.path(max(finished), DONE)) if finished else None,
     )
 
 
-def _queue(finished: Sequence[SpooledBundle]) -> list[SpooledBundle]:
-    waiting = [one for one in finished if not (one.shipped or one.quarantined or one.evicted)]
-    return waiting[::-1]
+def _waiting(bundle_id: str, now: float) -> Waiting:
+    return Waiting(bundle_id, max(0.0, now - ulid_time_ms(bundle_id) / 1000))
 
 
 def _total(sources: Sequence[SourceStatus]) -> SourceStatus:
@@ -162,20 +168,21 @@ def _sum(counts: Sequence[SpoolCounts]) -> SpoolCounts:
     )
 
 
-def _newest_receipt(spool: Spool) -> dict[str, Any] | None:
+def _newest_receipt(spool: Spool, shipped: set[str]) -> dict[str, Any] | None:
+    paths = (spool.path(one, SHIPPED) for one in shipped)
     try:
-        newest = max(spool.batches.glob(f"*{SHIPPED}"), key=lambda path: path.lstat().st_mtime_ns)
+        newest = max(paths, key=lambda path: path.lstat().st_mtime_ns)
         receipt = json.loads(durable_file.read_plain(newest))
     except (OSError, ValueError, RecursionError):  # none yet, or not one of ours
         return None
     return receipt if isinstance(receipt, dict) else None
 
 
-def _agent_version(bundle: SpooledBundle) -> str | None:
+def _agent_version(done: Path) -> str | None:
     try:
-        version = bundle.manifest().get("agent_version")
-    except (OSError, ValueError, RecursionError):  # gone meanwhile, or a bad bundle
-        return None
+        version = json.loads(durable_file.read_plain(done))["agent_version"]
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return None  # gone meanwhile, or a bad bundle
     return version if isinstance(version, str) else None
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from shipper.status.shipper_state import PAUSED, SHIPPING, FaultNote, ShipperSta
 from shipper.status.status import read_status
 from shipper.status.status_text import hosts_text, status_text
 from tests.rights import unprivileged
-from tests.shipper_support import NOON, add_bundle, new_spool
+from tests.shipper_support import NOON, add_bundle, new_spool, put_in_spool
 
 NOW = NOON / 1000 + 3 * 3600
 SINCE = "2026-01-01T14:00:00+00:00"
@@ -191,3 +192,15 @@ def test_nothing_from_a_receipt_commands_the_terminal(spool, config):
     text = status_text(read(config))
     assert "\x1b" not in text
     assert "\\x1b[2J x\\ny" in text
+
+
+def test_backlog_of_10000_takes_little_memory(spool, config):
+    put_in_spool(spool, range(10_000), b"")
+    tracemalloc.start()
+    try:
+        status = read_status(config, "store", NOW)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert status.total.counts.pending == 10_000
+    assert peak < 6 << 20
