@@ -6,6 +6,7 @@ import contextlib
 import math
 import os
 import socket
+import threading
 import time
 from collections.abc import Callable
 
@@ -44,6 +45,7 @@ class SignsOfLife:
         self._file = MetricsFile(config.metrics.file) if config.metrics.file else None
         self._metrics_due = steady() if self._file else math.inf
         self._forwarded: dict[str, int] = {}
+        self._status_lock = threading.Lock()
         self._port = MetricsPort(config.metrics.port, self._text) if config.metrics.port else None
 
     def close(self) -> None:
@@ -111,4 +113,6 @@ class SignsOfLife:
         return metrics_text(self._status())
 
     def _status(self) -> ShipperStatus:
-        return read_status(self._config, self._destination.description, time.time())
+        """One at a time, whoever asks: each takes memory by the length of the backlog."""
+        with self._status_lock:
+            return read_status(self._config, self._destination.description, time.time())

@@ -1,7 +1,10 @@
 """Heartbeats and figures of the service, seen from the store, the file and the port."""
 
 import json
+import threading
+import time
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -45,6 +48,11 @@ def signs(tmp_path, root, clock):
     yield make
     for one in opened:
         one.close()
+
+
+def scrape(port):
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=60) as answer:
+        return answer.read().decode()
 
 
 def heartbeats(root):
@@ -135,3 +143,33 @@ def test_port_answers_until_it_is_closed(signs, tmp_path):
     living.close()
     with pytest.raises(OSError, match="refused"):
         opener.open(f"http://127.0.0.1:{port}/metrics", timeout=60)
+
+
+def test_scrapes_at_the_same_time_take_the_memory_of_one(tmp_path, root):
+    class Counts(FaultyDestination):
+        inside, most = 0, 0
+        lock = threading.Lock()
+
+        @property
+        def description(self):
+            with self.lock:
+                self.inside += 1
+                self.most = max(self.most, self.inside)
+            time.sleep(0.01)
+            with self.lock:
+                self.inside -= 1
+            return "store"
+
+    port, store = free_port(), Counts(root)
+    metrics = MetricsConfig(port=port)
+    config = ShipperConfig(
+        new_spool(tmp_path / "spool").root, DirectoryDestination(root), metrics=metrics
+    )
+    living = SignsOfLife(config, store)
+    try:
+        with ThreadPoolExecutor(8) as threads:
+            answers = threads.map(lambda _: scrape(port), range(16))
+            assert all("aod_shipper_up" in answer for answer in answers)
+    finally:
+        living.close()
+    assert store.most == 1
