@@ -61,8 +61,10 @@ class Outbox:
 
     def charge(self, cargo: Cargo) -> None:
         """See `shipper.shipping.fair_queue.Outlet`."""
-        bundle = None if cargo.tombstone else self._spool.bundle(cargo.id)
-        self.sent_bytes += COST_OF_ANY + (bundle.size if bundle else 0)
+        self.sent_bytes += COST_OF_ANY
+        with contextlib.suppress(OSError):  # told of when it is shipped
+            bundle = None if cargo.tombstone else self._spool.bundle(cargo.id)
+            self.sent_bytes += bundle.size if bundle else 0
 
     def ship(self, cargo: Cargo, once: bool) -> Outcome:
         """See `shipper.shipping.fair_queue.Outlet`. Faults are in the outcome."""
@@ -93,7 +95,10 @@ class Outbox:
             self._unwritten_receipts.pop(bundle_id, None)
 
     def _ship(self, bundle_id: str, once: bool) -> Outcome:
-        bundle = self._spool.bundle(bundle_id)
+        try:
+            bundle = self._spool.bundle(bundle_id)
+        except OSError as error:
+            return Outcome(bundle_id, 0, fault=spool_fault("cannot be read", error))
         if bundle is None:
             return Outcome(bundle_id, 0)
         stamp = stamp_of(bundle)

@@ -227,6 +227,23 @@ def test_vanished_spool_is_an_empty_one(spool, root, name):
     assert make_shipper(spool, DirectoryBucket(root)).ship_pending().complete
 
 
+def test_spool_that_turns_unreadable_under_way_is_the_hosts_fault(spool, root):
+    for number in range(3):
+        add_bundle(spool, time_ms=NOON + number)
+
+    class Spoils(FaultyDestination):
+        def deliver(self, delivery):
+            where = super().deliver(delivery)
+            spool.batches.rename(spool.root / "moved")
+            spool.batches.write_bytes(b"")
+            return where
+
+    summary = make_shipper(spool, Spoils(root)).ship_pending()
+    assert isinstance(summary.fault, HostFault)
+    assert "Not a directory" in summary.fault.message
+    assert (summary.shipped, summary.left) == ((), 3)
+
+
 def test_receipt_that_cannot_be_written_is_the_hosts_fault(spool, root):
     bundle = add_bundle(spool)
     spool.path(bundle.id, ".shipped").mkdir()
