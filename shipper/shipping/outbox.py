@@ -115,7 +115,8 @@ class Outbox:
     def _try_to_ship(self, bundle: SpooledBundle, once: bool) -> Outcome:
         deliver = self._deliver_once if once else self._patient.deliver
         try:
-            if bundle.id not in self._unwritten_receipts:
+            receipt = self._unwritten_receipts.get(bundle.id)
+            if receipt is None:
                 delivery = read_delivery(bundle, self._prefix, self.source.host)
                 receipt = self._receipt(delivery, *deliver(delivery))
                 self._unwritten_receipts[bundle.id] = receipt
@@ -124,7 +125,7 @@ class Outbox:
             return Outcome(bundle.id, bundle.size, fault=None if gone else fault)
         except Fault as fault:
             return Outcome(bundle.id, bundle.size, fault=fault)
-        return self._write_receipt(bundle)
+        return self._write_receipt(bundle, receipt)
 
     def _deliver_once(self, delivery: Delivery) -> tuple[str, int]:
         return self._destination.deliver(delivery), 1
@@ -143,9 +144,9 @@ class Outbox:
             "shipper_version": __version__,
         }
 
-    def _write_receipt(self, bundle: SpooledBundle) -> Outcome:
+    def _write_receipt(self, bundle: SpooledBundle, receipt: Manifest) -> Outcome:
         """Kept until the spool takes it: the bundle itself need not go to the store again."""
-        receipt, fault = self._unwritten_receipts[bundle.id], None
+        fault = None
         try:
             self._spool.write_receipt(bundle.id, receipt)
             self._unwritten_receipts.pop(bundle.id, None)

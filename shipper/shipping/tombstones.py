@@ -50,13 +50,14 @@ class Tombstones:
     def ship(self, bundle_id: str, once: bool) -> Outcome:
         """Deliver one and note it; ``once``: in one attempt. Faults are in the outcome."""
         try:
-            if bundle_id not in self._unwritten:
-                self._unwritten[bundle_id] = self._deliver(bundle_id, once)
+            receipt = self._unwritten.get(bundle_id)
+            if receipt is None:
+                receipt = self._unwritten[bundle_id] = self._deliver(bundle_id, once)
         except FileNotFoundError:
             return Outcome(bundle_id, 0, tombstone=True)
         except Fault as fault:
             return Outcome(bundle_id, 0, fault=fault, tombstone=True)
-        return self._note(bundle_id)
+        return self._note(bundle_id, receipt)
 
     def _deliver(self, bundle_id: str, once: bool) -> Manifest:
         tombstone = self._read(bundle_id)
@@ -94,9 +95,9 @@ class Tombstones:
         except ValueError as error:
             raise BundleFault(f"its tombstone has no key: {error}", "remove it") from error
 
-    def _note(self, bundle_id: str) -> Outcome:
+    def _note(self, bundle_id: str, receipt: Manifest) -> Outcome:
         """Kept until the spool takes it: the tombstone itself need not go to the store again."""
-        receipt, fault = self._unwritten[bundle_id], None
+        fault = None
         try:
             self._spool.note_tombstone_delivered(bundle_id, receipt)
             self._unwritten.pop(bundle_id, None)
