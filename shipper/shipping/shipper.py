@@ -43,6 +43,7 @@ class Shipper:
         self._on_outcome = on_outcome
         self._keeper = InboxKeeper()
         self._outboxes: dict[Path, Outbox] = {}
+        self._floor = 0
 
     def ship_pending(self, news: Callable[[], bool] = lambda: False) -> Summary:
         """Ship what is pending until done, stopped, or a fault concerns all.
@@ -61,11 +62,12 @@ class Shipper:
     def _ship_all(
         self, pool: ThreadPoolExecutor, this_round: ShippingRound, news: Callable[[], bool]
     ) -> None:
-        queue, running = self._look(this_round, 0), dict[Future[Outcome], Cargo]()
+        queue, running = self._look(this_round), dict[Future[Outcome], Cargo]()
         while True:
             while queue and this_round.may_begin(len(running), self._most_at_once):
                 once = this_round.in_doubt
                 cargo = queue.take_longest_unfailed(_last_failure) if once else queue.take()
+                self._floor = queue.floor
                 this_round.begin(cargo)
                 running[pool.submit(cargo.ship, once)] = cargo
             if not running:
@@ -73,7 +75,7 @@ class Shipper:
             for future in wait(running, INTERLUDE_SEC, FIRST_COMPLETED).done:
                 self._add(this_round, running.pop(future), future.result())
             if news():
-                queue = self._look(this_round, queue.floor)
+                queue = self._look(this_round)
 
     @property
     def _most_at_once(self) -> int:
@@ -84,7 +86,7 @@ class Shipper:
         if not outcome.known:
             self._on_outcome(outcome)
 
-    def _look(self, this_round: ShippingRound, floor: int) -> FairQueue:
+    def _look(self, this_round: ShippingRound) -> FairQueue:
         """What waits now and was not begun in this round."""
         waiting: list[Cargo] = []
         try:
@@ -96,7 +98,7 @@ class Shipper:
                 waiting += outbox.waiting()
             except HostFault as fault:  # of one source: the others go on
                 this_round.hinder(fault)
-        return FairQueue(this_round.not_begun(waiting), floor)
+        return FairQueue(this_round.not_begun(waiting), self._floor)
 
     def _find_outboxes(self) -> None:
         """Keep what is known of the sources that are still there. Raises OSError."""

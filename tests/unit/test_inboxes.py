@@ -99,6 +99,21 @@ def test_hosts_take_turns(config, inbox_of):
     assert len(outcomes) == 22
 
 
+def test_host_that_comes_late_does_not_catch_up_what_others_had_in_earlier_rounds(config, inbox_of):
+    outcomes = []
+    destination = DirectoryBucket(config.destination.path)
+    shipper = Shipper(config, destination, StopSignal(), outcomes.append)
+    for number in range(20):
+        add_bundle(inbox_of("early"), time_ms=NOON + number)
+    shipper.ship_pending()
+    outcomes.clear()
+    for number in range(10):
+        for host in ("early", "late"):
+            add_bundle(inbox_of(host), time_ms=NOON + number)
+    shipper.ship_pending()
+    assert [outcome.host for outcome in outcomes[:10]].count("early") >= 4
+
+
 def test_inbox_that_cannot_be_listed_holds_no_other_back(config, inbox_of):
     bad = inbox_of("a-bad")
     bad.batches.rmdir()
