@@ -195,7 +195,7 @@ def test_nothing_from_a_receipt_commands_the_terminal(spool, config):
 
 
 def test_backlog_of_10000_takes_little_memory(spool, config):
-    put_in_spool(spool, range(10_000), b"")
+    put_in_spool(spool, range(10_000))
     tracemalloc.start()
     try:
         status = read_status(config, "store", NOW)
