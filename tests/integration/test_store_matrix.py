@@ -8,10 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from shipper.s3_destination import S3Bucket
 
 from shipper.destinations.delivery import Delivery
 from shipper.destinations.object_key import ObjectKeys
+from shipper.s3.bucket import S3Bucket
 from tests.cargo import SMALL
 from tests.minio_server import MinioServer
 from tests.store_matrix import __main__
