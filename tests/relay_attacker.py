@@ -7,6 +7,7 @@ import os
 import secrets
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,27 @@ from tests.shipper_support import add_bundle, delivery_of, new_spool
 
 ID = "01ARZ3NDEKTSV4RRFFQ69G5FAV"
 OWN_FILES = {"incoming", "batches", "heartbeat.json", "accepted", "rsyncd.conf"}
+
+# Starts what it is told to, as rsync's remote shell, and takes one option out of those that the
+# client sends to the server: as a client does that was made for it.
+_FORGER = """
+import os, subprocess, sys, threading
+option, argv = sys.argv[1].encode(), sys.argv[2:]
+server = subprocess.Popen(argv, stdin=subprocess.PIPE)
+greeting = options = b""
+while greeting.count(b"\\n") < 2:
+    greeting += os.read(0, 1)
+os.write(server.stdin.fileno(), greeting)
+while not options.endswith(b"\\0\\0"):
+    options += os.read(0, 1)
+assert option in options, options
+os.write(server.stdin.fileno(), options.replace(option, b"-"))
+def forward():
+    while data := os.read(0, 1 << 16):
+        os.write(server.stdin.fileno(), data)
+threading.Thread(target=forward, daemon=True).start()
+os._exit(server.wait())
+"""
 
 State = dict[Path, tuple[int, int, int, bytes]]
 
@@ -92,6 +114,14 @@ class Attacker:
     def rsync(self, *arguments: str | Path) -> Said:
         rsh = " ".join(f"'{one}'" for one in self.ssh_argv)
         return self.run(["rsync", "--rsh", rsh, *map(str, arguments)])
+
+    def rsync_that_hides(self, option: str, *arguments: str | Path) -> Said:
+        """As `rsync`, but the beginning ``option`` of its options is not sent."""
+        forger = self.file("forger", _FORGER.encode())
+        rsh = [sys.executable, str(forger), option, *self.ssh_argv]
+        return self.run(
+            ["rsync", "--rsh", " ".join(f"'{one}'" for one in rsh), *map(str, arguments)]
+        )
 
     def copy(self, program: str, *arguments: str | Path, data: bytes = b"") -> Said:
         """scp or sftp, with the attacker's key; the relay is `aod-relay@relay`."""

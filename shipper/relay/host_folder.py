@@ -108,8 +108,10 @@ class HostFolder:
             if stat.S_ISREG(status.st_mode) and status.st_nlink == 1 and status.st_mtime >= oldest
         ]
         kept = {path for _, path in sorted(parts)[-PARTIALS_KEPT:]}
-        for _, path in found:
-            if path not in kept:
+        for status, path in found:
+            if stat.S_ISDIR(status.st_mode):
+                path.rmdir()
+            elif path not in kept:
                 path.unlink(missing_ok=True)
 
     def committed(self) -> Usage:

@@ -22,8 +22,9 @@ _ULID_PATTERN = "[0-7]" + "[0-9A-HJKMNP-TV-Z]" * 25
 # For the list of names that the client sends, which rsync keeps in memory.
 _MAX_MEMORY = 256 * MIB
 
-# Daemon mode keeps paths inside the module; the filter takes names of archives only; of options
-# there are those that resume a file in place (append implies inplace and partial) and pace it.
+# Daemon mode keeps paths inside the module; the filter takes names of archives only, and of no
+# directory, which a client can send without any option; of options there are those that resume a
+# file in place (append implies inplace and partial) and pace it.
 _CONFIG = """\
 use chroot = no
 reverse lookup = no
@@ -41,7 +42,7 @@ write only = yes
 numeric ids = yes
 munge symlinks = yes
 incoming chmod = F0640
-filter = + /{pattern}{suffix} - *
+filter = - */ + /{pattern}{suffix} - *
 refuse options = * !append !inplace !partial !timeout !bwlimit
 """
 

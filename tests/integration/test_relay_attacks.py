@@ -28,10 +28,12 @@ from shipper.relay.refusal import Refusal
 from shipper.relay.session import MAX_DOCUMENT, read_document
 from tests.relay_attacker import ID, Attacker
 from tests.relay_server import (
+    AOD_GID,
     AUTHORIZED_KEYS,
     CHECKOUT,
     INBOX,
     PROGRAM,
+    RELAY_UID,
     ROOMY,
     RelayServer,
 )
@@ -173,6 +175,25 @@ def test_options_that_are_no_plain_upload_change_nothing(attacker, option):
 def test_the_options_that_matter_are_refused_in_words(attacker, option):
     said = attacker.rsync(*option.split(), attacker.file(), "relay::incoming/")
     assert "configured to refuse" in said.errors
+
+
+def test_directories_are_not_taken(attacker):
+    directory = attacker.directory / f"{ID}{ARCHIVE}"
+    directory.mkdir()
+    said = attacker.rsync_that_hides("-d", "-d", directory, "relay::incoming/")
+    assert "configured to refuse" not in said.errors
+    assert attacker.incoming() == []
+
+
+def test_a_directory_that_got_in_all_the_same_goes(attacker):
+    planted = attacker.folder / "incoming" / f"{ID}{ARCHIVE}"
+    planted.mkdir()
+    os.chown(planted, RELAY_UID, AOD_GID)
+    archive = {"file": planted.name, "size": 0, "sha256": hashlib.sha256().hexdigest()}
+    manifest = json.dumps({"id": ID, "archive": archive}).encode()
+    attacker.ssh(f"deliver {ID}", data=manifest).assert_denied()
+    attacker.rsync("--append-verify", attacker.file(content=b"x"), "relay::incoming/")
+    assert planted.read_bytes() == b"x"
 
 
 def test_nothing_can_be_read(attacker):
