@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass
 
 from agent.storage.spool import ARCHIVE
+from shipper.destinations.object_key import tombstone_key
 from shipper.relay.refusal import Refusal
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -42,6 +43,10 @@ def read_object(bundle_id: str, content: bytes) -> dict[str, object]:
     document = parse_object(content)
     if document.get("id") != bundle_id:
         raise _refusal("its id is another")
+    try:
+        tombstone_key("", "", "", bundle_id, "")
+    except ValueError as error:  # nothing could ever be shipped under it
+        raise _refusal(f"its id has no day ({error})") from error
     return document
 
 

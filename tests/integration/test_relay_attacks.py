@@ -388,6 +388,18 @@ def test_a_manifest_that_does_not_fit(attacker, manifest, problem):
     assert problem in said.refusal["refused"]
 
 
+@pytest.mark.parametrize("verb", ["deliver", "tombstone"])
+def test_an_id_without_a_day_is_not_taken(attacker, verb):
+    """The central shipper could make no key of it, and would meet it again in each round."""
+    late = "7" + "Z" * 25
+    attacker.rsync("--append-verify", attacker.file(f"{late}{ARCHIVE}"), "relay::incoming/")
+    archive = {"size": 4, "sha256": hashlib.sha256(b"evil").hexdigest()}
+    manifest = {"id": late, "archive": {"file": f"{late}{ARCHIVE}", **archive}}
+    said = attacker.ssh(f"{verb} {late}", data=json.dumps(manifest).encode())
+    assert (said.status, said.refusal["kind"]) == (1, "bundle")
+    assert "no day" in said.refusal["refused"]
+
+
 def test_a_manifest_without_its_archive(attacker):
     said = attacker.ssh(f"deliver {attacker.theirs.id}", data=attacker.theirs.manifest)
     assert (said.status, said.refusal["kind"]) == (1, "missing")
