@@ -70,15 +70,21 @@ class Reporter:
             self._enter(IDLE, [], None)
 
     def end(self, summary: Summary, rest_sec: float) -> None:
-        """A round is over; the next one comes after ``rest_sec`` at the latest."""
-        notify(f"STATUS={_in_words(summary)}")
+        """A round is over; the next one comes after ``rest_sec`` at the latest.
+
+        One that a stop ended before anything came of it says nothing: what was in the way is.
+        """
         notes = summary.notes()
+        if summary.unfinished and not (notes or summary.shipped or summary.tombstones):
+            return
+        notify(f"STATUS={_in_words(summary)}")
         for note in notes:
             if not any(note.says_the_same(old) for old in self._bundles):
                 _log.warning("%d pending: %s; remedy: %s", summary.left, note.text, note.remedy)
         if self._bundles and not notes:
             _log.info("nothing is in the way any more")
-        self._enter(PAUSED if summary.blocked else IDLE, notes, None if not notes else rest_sec)
+        state = PAUSED if summary.blocked else SHIPPING if summary.unfinished else IDLE
+        self._enter(state, notes, None if not notes else rest_sec)
 
     def tick(self) -> None:
         """Between two deliveries: tell how far it is, now and then."""
@@ -120,4 +126,6 @@ def _in_words(summary: Summary) -> str:
         return f"{summary.left} pending; {summary.fault.message}; {summary.fault.remedy}"
     if summary.passed_over:
         return f"{len(summary.passed_over)} bundles stay in the spool"
+    if summary.unfinished:
+        return f"{summary.left} pending"
     return "everything is shipped"

@@ -19,6 +19,8 @@ from shipper.spools.spool_watch import Place, SpoolWatch, Wake
 
 # New bundles are let into a round that is under way so often at most.
 LOOK_SEC = 1.0
+# Where new ones never end, what was passed over is tried again, and inboxes are kept, so often.
+ROUND_SEC = 600.0
 
 
 @dataclass(eq=False)
@@ -55,14 +57,14 @@ class Service:
                 self._arm()
                 lock.take()  # the directory may be another one than last time
                 self.reporter.begin()
-                summary = self.shipper.ship_pending(self._news)
+                summary = self.shipper.ship_pending(self._news, ROUND_SEC)
                 self._rest(summary)
         notify("STOPPING=1")
 
     def _rest(self, summary: Summary) -> None:
         if summary.shipped or summary.tombstones or summary.complete:
             self._pauses.reset()
-        rest_sec = self.config.scan_interval_sec
+        rest_sec = 0.0 if summary.unfinished else self.config.scan_interval_sec
         if not summary.complete:
             rest_sec = min(rest_sec, self._pauses.next_sec())
         self.reporter.end(summary, rest_sec)

@@ -37,9 +37,10 @@ class Outcome:
 class Summary:
     """One round: what was shipped, what was passed over while others went, and the fault of all.
 
-    ``blocked``: nothing at all goes as long as that fault lasts. ``left`` counts the
-    bundles that are still pending, those passed over among them;
-    ``tombstones`` are shipped ones, and ``tombstones_left`` wait.
+    ``blocked``: nothing at all goes as long as that fault lasts. ``unfinished``: a stop, or its
+    time, ended it before everything had its turn. ``left`` counts the bundles that are still
+    pending, those passed over among them; ``tombstones`` are shipped ones, and
+    ``tombstones_left`` wait.
     """
 
     shipped: tuple[Outcome, ...] = ()
@@ -47,6 +48,7 @@ class Summary:
     passed_over: tuple[Outcome, ...] = ()
     fault: Fault | None = None
     blocked: bool = False
+    unfinished: bool = False
     left: int = 0
     tombstones_left: int = 0
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import math
+import time
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
@@ -35,23 +37,30 @@ class Shipper:
         destination: Destination,
         stop: StopSignal,
         on_outcome: Callable[[Outcome], None] = lambda outcome: None,
+        steady: Callable[[], float] = time.monotonic,
     ) -> None:
         self._config = config
         self._destination = destination
         self._patient = PatientDelivery(destination, config.retry, stop)
         self._stop = stop
         self._on_outcome = on_outcome
+        self._steady = steady
+        self._round_ends = math.inf
         self._keeper = InboxKeeper()
         self._outboxes: dict[Path, Outbox] = {}
         self._floor = 0
 
-    def ship_pending(self, news: Callable[[], bool] = lambda: False) -> Summary:
-        """Ship what is pending until done, stopped, or a fault concerns all.
+    def ship_pending(
+        self, news: Callable[[], bool] = lambda: False, longest_sec: float = math.inf
+    ) -> Summary:
+        """Ship what is pending until done, stopped, or a fault concerns all; after
+        ``longest_sec`` nothing more is begun.
 
         ``news`` is called between deliveries, twice a minute at least; when it returns True,
         there is something new, which then takes its turn. Raises nothing but programming errors:
         faults are in the summary.
         """
+        self._round_ends = self._steady() + longest_sec
         this_round = ShippingRound()
         with ThreadPoolExecutor(self._config.limits.concurrency, "deliver") as pool:
             self._ship_all(pool, this_round, news)
@@ -79,7 +88,8 @@ class Shipper:
 
     @property
     def _most_at_once(self) -> int:
-        return 0 if self._stop.is_set() else self._config.limits.concurrency
+        over = self._stop.is_set() or self._steady() >= self._round_ends
+        return 0 if over else self._config.limits.concurrency
 
     def _add(self, this_round: ShippingRound, cargo: Cargo, outcome: Outcome) -> None:
         this_round.add(cargo, outcome)

@@ -72,6 +72,7 @@ class ShippingRound:
             passed_over=tuple(self._passed_over),
             fault=self._suspect.fault if self._suspect else self._fault,
             blocked=self.in_doubt,
+            unfinished=not self.in_doubt and bool(self._left - self._begun),
             left=sum(not one.tombstone for one in self._left),
             tombstones_left=sum(one.tombstone for one in self._left),
         )

@@ -5,6 +5,7 @@ import pytest
 
 from agent.service.stop_signal import StopSignal
 from agent.storage.durable_file import publish_bytes
+from agent.storage.spool import DONE
 from shipper.configuration.schema import (
     DirectoryDestination,
     LimitsConfig,
@@ -13,6 +14,7 @@ from shipper.configuration.schema import (
 )
 from shipper.destinations.directory_destination import DirectoryBucket
 from shipper.faults import DestinationFault, HostFault, NetworkFault
+from shipper.service import service
 from shipper.service.reporter import Reporter
 from shipper.service.service import Service
 from shipper.service.signs_of_life import SignsOfLife
@@ -113,12 +115,12 @@ def test_nothing_new_ends_a_pause_but_somebody_who_wants_a_retry_does(spool, tmp
     add_bundle(spool)
     add_bundle(spool)
     hours = RetryConfig(1, 0, 0, initial_pause_sec=1e9, max_pause_sec=1e9)
-    service = threading.Thread(
+    thread = threading.Thread(
         target=serve,
         args=(spool, destination, stop),
         kwargs={"retry": hours, "scan_interval_sec": 1e6},
     )
-    service.start()
+    thread.start()
     try:
         wait_for(lambda: StateFile(spool.batches).read().state == PAUSED, "the pause")
         late = add_bundle(spool)
@@ -128,7 +130,7 @@ def test_nothing_new_ends_a_pause_but_somebody_who_wants_a_retry_does(spool, tmp
         assert destination.seen[2] == late.id, "the newest first"
     finally:
         stop.set()
-        service.join()
+        thread.join()
 
 
 def test_stop_lets_what_is_under_way_arrive_and_begins_nothing(spool, tmp_path):
@@ -144,6 +146,37 @@ def test_stop_lets_what_is_under_way_arrive_and_begins_nothing(spool, tmp_path):
 
     serve(spool, Slow(tmp_path / "bucket"), stop, limits=LimitsConfig(4))
     assert spool.counts().delivered == 5
+
+
+class Endless(FaultyDestination):
+    """Refuses the first bundle once; with every delivery a further bundle is there. It asks for
+    a stop when it gets a bundle again, or has enough."""
+
+    ENOUGH = 1000
+
+    def __init__(self, root, spool, stop):
+        super().__init__(root, DENIED)
+        self._spool, self._stop = spool, stop
+
+    def deliver(self, delivery):
+        if delivery.id in self.seen or len(self.seen) >= self.ENOUGH:
+            self._stop.set()
+        put_in_spool(self._spool, [1 + len(self.seen)])
+        publish_bytes(self._spool.batches / f"news{DONE}", b"")
+        return super().deliver(delivery)
+
+
+def test_what_was_passed_over_is_tried_again_though_new_bundles_never_end(
+    spool, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(service, "LOOK_SEC", 0)
+    monkeypatch.setattr(service, "ROUND_SEC", 0.1)
+    stop = StopSignal()
+    refused = add_bundle(spool, time_ms=NOON)
+    destination = Endless(tmp_path / "bucket", spool, stop)
+    serve(spool, destination, stop, limits=LimitsConfig(2))
+    assert destination.seen.count(refused.id) == 2
+    assert len(destination.seen) < Endless.ENOUGH
 
 
 class SimulatedTime:
@@ -175,6 +208,32 @@ class SimulatedTime:
         self._pass(timeout_sec)
         self.on_wait()
         return Wake.STOP if self.stop.is_set() else Wake.TIME
+
+
+def test_stop_before_anything_is_tried_leaves_the_cause_in_the_state(spool, tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    bundle = add_bundle(spool)
+
+    class StopsSecondRound(SimulatedTime):
+        rounds = 0
+
+        def arm(self, places):
+            self.rounds += 1
+            if self.rounds == 3:  # one for the start
+                self.stop.set()
+            return True
+
+    time = StopsSecondRound()
+    settings = ShipperConfig(spool.root, DirectoryDestination(tmp_path), start_jitter_sec=0)
+    store = FaultyDestination(tmp_path / "bucket", DENIED, DENIED)
+    reporter = Reporter(StateFile(spool.batches))
+    shipper = Shipper(settings, store, time.stop, reporter.deliver)
+    signs = SignsOfLife(settings, store, time.now)
+    Service(shipper, settings, time.stop, reporter, signs, time).run()
+    state = StateFile(spool.batches).read()
+    assert (state.state, [note.message for note in state.faults]) == (PAUSED, ["denied"])
+    assert "nothing is in the way" not in caplog.text
+    assert store.seen == [bundle.id], "no heartbeat to a store that is away"
 
 
 WEEK_SEC = 7 * 86_400
