@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from agent import __version__
 from agent.service.sd_notify import notify
-from shipper.faults import Fault
+from shipper.faults import BundleFault, Fault
 from shipper.shipping.outcome import Outcome, Summary, note_of
 from shipper.status.recent_rate import RecentRate
 from shipper.status.shipper_state import (
@@ -28,6 +28,8 @@ from shipper.status.shipper_state import (
 
 # While much is shipped, the state is written so often at most.
 STATE_SEC = 10.0
+# A host that hands in bad bundles by the thousand must not fill log and state with them.
+FAULTS_KEPT = 100
 
 _log = logging.getLogger("aod-shipper")
 
@@ -74,7 +76,7 @@ class Reporter:
 
         One that a stop ended before anything came of it says nothing: what was in the way is.
         """
-        notes = summary.notes()
+        notes = sorted(summary.notes(), key=_is_of_bundle)[:FAULTS_KEPT]
         if summary.unfinished and not (notes or summary.shipped or summary.tombstones):
             return
         notify(f"STATUS={_in_words(summary)}")
@@ -119,6 +121,11 @@ class Reporter:
         # A state that cannot be written must not stop the shipping; the fault itself is logged.
         with contextlib.suppress(OSError):
             self._state_file.write(self._state)
+
+
+def _is_of_bundle(note: FaultNote) -> bool:
+    """Such a one is in quarantine, with a mark that tells the same."""
+    return note.kind == BundleFault.kind
 
 
 def _in_words(summary: Summary) -> str:

@@ -15,7 +15,7 @@ from shipper.configuration.schema import (
 from shipper.destinations.directory_destination import DirectoryBucket
 from shipper.faults import DestinationFault, HostFault, NetworkFault
 from shipper.service import service
-from shipper.service.reporter import Reporter
+from shipper.service.reporter import FAULTS_KEPT, Reporter
 from shipper.service.service import Service
 from shipper.service.signs_of_life import SignsOfLife
 from shipper.shipping.shipper import Shipper
@@ -80,6 +80,19 @@ def test_note_names_the_bundle_that_others_passed(spool, serve_rounds):
     (note,) = StateFile(spool.batches).read().faults
     assert note.bundle == refused.id
     assert spool.counts().delivered == 1
+
+
+def test_thousands_of_bad_bundles_fill_neither_log_nor_state(spool, serve_rounds, caplog):
+    for number in range(2):
+        add_bundle(spool, time_ms=NOON + number)
+    put_in_spool(spool, range(10, 10 + 2 * FAULTS_KEPT), b"evidenc3")
+    for bundle in spool.finished()[2:]:
+        bundle.archive.write_bytes(b"evidence")
+    serve_rounds(2 * FAULTS_KEPT + 2, *[None] * 2 * FAULTS_KEPT, DENIED)
+    faults = StateFile(spool.batches).read().faults
+    assert len(faults) == FAULTS_KEPT
+    assert faults[0].message == "denied", "what tells more comes first"
+    assert caplog.text.count(" pending: ") == FAULTS_KEPT
 
 
 def test_note_that_cannot_be_written_stops_nothing(spool, serve_rounds):
