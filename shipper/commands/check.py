@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -45,6 +46,13 @@ def _findings(
     from shipper.spools.spool_preflight import check_spools
 
     yield Finding("configuration", "ok", str(file))
+    if os.geteuid() == 0:
+        yield Finding(
+            "user",
+            "warning",
+            "root may read and write what the service's user may not",
+            "sudo -u aod-shipper aod-shipper check",
+        )
     yield from check_spools(config)
     yield from of_destination
 

@@ -206,6 +206,8 @@ def test_command_says_it_for_people_and_for_machines(configured):
     document = json.loads(run_shipper("check", "--json", "--config", configured()).stdout)
     assert document["ready"] is True
     steps = [finding["step"] for finding in document["findings"]]
+    if os.geteuid() == 0:
+        steps.remove("user")
     assert steps == ["configuration", "spool", "receipts", *ALL_STEPS]
 
 
