@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import logging
 import math
 import os
 import socket
@@ -24,6 +24,13 @@ from shipper.status.status import HEARTBEAT_FILE, ShipperStatus, read_status
 # A heartbeat that failed is tried again after this time, or its own interval if that is less.
 RETRY_SEC = 60.0
 
+_METRICS_REMEDY = (
+    "the shipper's user must be allowed to write into the directory of metrics.file, and the unit "
+    "needs it as ReadWritePaths= (systemctl edit aod-shipper)"
+)
+
+_log = logging.getLogger("aod-shipper")
+
 
 class SignsOfLife:
     """Gives each sign when it is due; the metrics' port answers from the constructor on.
@@ -44,6 +51,7 @@ class SignsOfLife:
         self._heartbeat_due = steady() if config.heartbeat_interval_sec else math.inf
         self._file = MetricsFile(config.metrics.file) if config.metrics.file else None
         self._metrics_due = steady() if self._file else math.inf
+        self._metrics_problem = ""
         self._forwarded: dict[str, int] = {}
         self._status_lock = threading.Lock()
         self._port = MetricsPort(config.metrics.port, self._text) if config.metrics.port else None
@@ -62,15 +70,24 @@ class SignsOfLife:
     def give(self, reachable: bool) -> Fault | None:
         """Give what is due; what kept a heartbeat from the store.
 
-        Metrics that cannot be written are missed by whoever reads them; here they hinder nothing.
+        Metrics that cannot be written are told of in the log; they hinder nothing.
         """
         if self._steady() >= self._metrics_due and self._file:
             self._metrics_due = self._steady() + self._config.scan_interval_sec
-            with contextlib.suppress(OSError):
-                self._file.write(self._text())
+            self._write_metrics(self._file)
         if reachable and self._steady() >= self._heartbeat_due:
             return self._send_heartbeats()
         return None
+
+    def _write_metrics(self, file: MetricsFile) -> None:
+        known, self._metrics_problem = self._metrics_problem, ""
+        try:
+            file.write(self._text())
+        except OSError as error:
+            self._metrics_problem = error.strerror or str(error)
+            if self._metrics_problem != known:
+                reason = f"{self._config.metrics.file}: {self._metrics_problem}"
+                _log.warning("no metrics: %s; remedy: %s", reason, _METRICS_REMEDY)
 
     def _send_heartbeats(self) -> Fault | None:
         interval_sec, fault = self._config.heartbeat_interval_sec, None

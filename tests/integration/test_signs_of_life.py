@@ -127,10 +127,15 @@ def test_file_is_kept_fresh_also_while_the_store_is_away(signs, tmp_path, clock)
     assert path.exists()
 
 
-def test_file_that_cannot_be_written_hinders_nothing(signs, clock, root):
+def test_file_that_cannot_be_written_hinders_nothing_and_is_told_once(signs, clock, root, caplog):
     living, _ = signs(metrics=MetricsConfig(file=Path("/proc/nothing/aod.prom")))
     assert living.give(reachable=True) is None
     assert len(heartbeats(root)) == 1
+    clock.now += living.due_sec(reachable=False)
+    living.give(reachable=False)
+    (told,) = caplog.messages
+    assert told.startswith("no metrics: /proc/nothing/aod.prom: No such file or directory")
+    assert "ReadWritePaths=" in told
 
 
 def test_port_answers_until_it_is_closed(signs, tmp_path):
