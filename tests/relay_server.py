@@ -81,6 +81,7 @@ class RelayServer:
         self._sshd_lines = sshd_lines
         self.port = free_port()
         self.inbox = directory / "opt/aod/inbox"
+        self.host_key = directory / "host_key.pub"
         self._keys = directory / "keys"
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -133,11 +134,12 @@ class RelayServer:
     def authorize(self, host: str, limits: Limits = ROOMY) -> Path:
         """Make a key for ``host`` and let it in; the private key's file."""
         key = self.make_key(host)
-        line = authorized_line(
-            read_public_key(key.with_suffix(".pub")), host, INBOX, PROGRAM, limits
-        )
-        self._append(line)
+        self.admit(host, key.with_suffix(".pub"), limits)
         return key
+
+    def admit(self, host: str, public_key: Path, limits: Limits = ROOMY) -> None:
+        """Let ``host`` in with the key that it has made."""
+        self._append(authorized_line(read_public_key(public_key), host, INBOX, PROGRAM, limits))
 
     def let_in(self, key: Path, options: str) -> None:
         """Let ``key`` in with another line than `authorize` makes."""
@@ -145,7 +147,7 @@ class RelayServer:
 
     def make_key(self, name: str) -> Path:
         """A key that may do nothing yet."""
-        return _make_key(self._keys / name)
+        return make_key(self._keys / name)
 
     def config(self, key: Path, **changes: object) -> RelayDestination:
         """How a client with ``key`` reaches this host."""
@@ -208,9 +210,8 @@ class RelayServer:
             port=self.port, directory=self._directory, keys=AUTHORIZED_KEYS
         )
         self._write("sshd_config", config + self._sshd_lines)
-        host_key = _make_key(self._directory / "host_key")
-        public = host_key.with_suffix(".pub").read_text()
-        self._write("known_hosts", f"[127.0.0.1]:{self.port} {public}")
+        make_key(self.host_key.with_suffix(""))
+        self._write("known_hosts", f"[127.0.0.1]:{self.port} {self.host_key.read_text()}")
 
     def _write(self, name: str, text: str) -> None:
         path = self._directory / name
@@ -233,7 +234,8 @@ def why_not() -> str:
     return "" if trial.returncode == 0 else f"no mount namespaces: {trial.stderr!r}"
 
 
-def _make_key(path: Path) -> Path:
+def make_key(path: Path) -> Path:
+    """A new key pair without passphrase; the private one's file."""
     subprocess.run(
         ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "", "-f", str(path)],
         check=True,

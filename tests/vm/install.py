@@ -23,6 +23,9 @@ BUILD_FILES = ("pyproject.toml", "README.md", "LICENSE")
 CONFIG_FILES = (
     "aod-agent.service",
     "aod-fleet.sysusers.conf",
+    "aod-relay.sshd.conf",
+    "aod-relay.sysusers.conf",
+    "aod-relay.tmpfiles.conf",
     "aod-shipper.service",
     "config.yaml",
     "shipper.yaml",

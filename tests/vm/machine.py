@@ -53,6 +53,7 @@ class VirtualMachine:
     A context manager: entering returns once the guest's services are up. Commands are
     either an argv list or a bash script (run with -euo pipefail), executed as root. Enter it
     on a thread that outlives it: the guest is killed with the thread that started it.
+    `ssh_port` of the host's loopback is the guest's sshd.
     """
 
     def __init__(self, image: Image, memory_mb: int = 2048, cpus: int = 2) -> None:
@@ -60,7 +61,7 @@ class VirtualMachine:
         self._memory_mb = memory_mb
         self._cpus = cpus
         self._directory = Path(tempfile.mkdtemp(prefix="aod-vm-"))
-        self._ssh_port = _free_port()
+        self.ssh_port = _free_port()
         self._children: list[subprocess.Popen[bytes]] = []
 
     def __enter__(self) -> "VirtualMachine":
@@ -175,7 +176,7 @@ class VirtualMachine:
             *("-kernel", str(self._image.kernel), "-initrd", str(self._image.initrd)),
             *("-append", KERNEL_COMMAND_LINE),
             *("-drive", f"file={self._image.disk},if=virtio,format=raw,snapshot=on"),
-            *("-netdev", f"user,id=n0,hostfwd=tcp:127.0.0.1:{self._ssh_port}-:22"),
+            *("-netdev", f"user,id=n0,hostfwd=tcp:127.0.0.1:{self.ssh_port}-:22"),
             *("-device", "virtio-net-pci,netdev=n0"),
             *("-display", "none", "-no-reboot"),
             *("-serial", f"file:{self._directory / 'console.log'}"),
@@ -230,7 +231,7 @@ class VirtualMachine:
             "IdentitiesOnly": "yes",
             "IdentityFile": self._image.ssh_key,
             "LogLevel": "ERROR",
-            "Port": self._ssh_port,
+            "Port": self.ssh_port,
             "StrictHostKeyChecking": "no",
             "UserKnownHostsFile": "/dev/null",
         }

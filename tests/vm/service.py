@@ -20,6 +20,7 @@ from tests.vm.machine import HOST_ADDRESS, VirtualMachine
 
 AGENT, SHIPPER = "aod-agent.service", "aod-shipper.service"
 COMMAND = "/opt/aod/current/bin/aod-agent"
+SHIPPER_CONFIG, KEY_FILE = "/etc/aod/shipper.yaml", "/etc/aod/s3-credentials"
 
 # Commands take up to 40 ms in an emulated guest, so the limit lies well above.
 AGENT_CONFIG = """\
@@ -74,18 +75,28 @@ class Bundle:
 
 
 class Service:
-    """Agent and shipper as systemd services of the guest; MinIO runs on the host."""
+    """Agent and shipper as systemd services of the guest; MinIO runs on the host.
 
-    def __init__(self, vm: VirtualMachine, minio: MinioServer) -> None:
+    Bundles go straight into `bucket`, unless ``shipper_config`` names another way there: then the
+    guest has no key of the bucket's.
+    """
+
+    def __init__(
+        self, vm: VirtualMachine, minio: MinioServer, shipper_config: str | None = None
+    ) -> None:
         self._vm = vm
         self._minio = minio
+        self._shipper_config = shipper_config
         self.bucket = minio.create_bucket()
 
     def start(self) -> None:
         """Configure both for this lab and start them; returns when the probes are attached."""
         self._vm.write("/etc/aod/config.yaml", AGENT_CONFIG, group="aod")
-        self._vm.write("/etc/aod/shipper.yaml", self._shipper_config(), group="aod")
-        self._vm.write("/etc/aod/s3-credentials", self._credentials(), mode=0o600)
+        if self._shipper_config is None:
+            ship_to_bucket(self._vm, self._minio, self.bucket)
+        else:
+            self._vm.write(SHIPPER_CONFIG, self._shipper_config, group="aod")
+            self._vm.run(["rm", "-f", KEY_FILE])
         self._vm.run(["systemctl", "start", AGENT, SHIPPER], timeout=300)
         self.wait_until_watching()
 
@@ -147,19 +158,21 @@ class Service:
             }
         return Bundle(key, data, manifest, files)
 
-    def _shipper_config(self) -> str:
-        return (
-            "spool: /var/log/aod\nprefix: lab\nscan_interval_sec: 5\nstart_jitter_sec: 0\n"
-            "destination:\n  type: s3\n"
-            f"  bucket: {self.bucket}\n  region: us-east-1\n  addressing_style: path\n"
-            f"  endpoint_url: http://{HOST_ADDRESS}:{self._minio.port}\n"
-        )
 
-    def _credentials(self) -> str:
-        return (
-            f"[default]\naws_access_key_id = {self._minio.access_key}\n"
-            f"aws_secret_access_key = {self._minio.secret_key}\n"
-        )
+def ship_to_bucket(vm: VirtualMachine, minio: MinioServer, bucket: str, more: str = "") -> None:
+    """Configure the guest's shipper for ``bucket``; ``more`` are further lines of its file."""
+    settings = "spool: /var/log/aod\nprefix: lab\nscan_interval_sec: 5\nstart_jitter_sec: 0\n"
+    destination = (
+        "destination:\n  type: s3\n"
+        f"  bucket: {bucket}\n  region: us-east-1\n  addressing_style: path\n"
+        f"  endpoint_url: http://{HOST_ADDRESS}:{minio.port}\n"
+    )
+    key = (
+        f"[default]\naws_access_key_id = {minio.access_key}\n"
+        f"aws_secret_access_key = {minio.secret_key}\n"
+    )
+    vm.write(SHIPPER_CONFIG, settings + destination + more, group="aod")
+    vm.write(KEY_FILE, key, mode=0o600)
 
 
 def run_named(vm: VirtualMachine, command: str) -> int:
