@@ -11,7 +11,7 @@ from botocore.exceptions import ClientError
 
 from shipper.destinations.delivery import ArchiveReader, Delivery
 from shipper.destinations.pace import Pace
-from shipper.s3.answers import STORE_ERRORS, error_code, named
+from shipper.s3.answers import STORE_ERRORS, error_code, http_status, named
 from shipper.s3.archive_part import ArchivePart
 from shipper.s3.client import Answer, S3Client
 from shipper.s3.conditional_writes import ConditionalWrites
@@ -25,6 +25,7 @@ PART_SIZE = 32 << 20
 
 # The upload that a note tells of is over, or the store lost some of it.
 _UPLOAD_IS_GONE = {"NoSuchUpload", "InvalidPart", "InvalidPartOrder", "NoSuchKey"}
+_SERVER_ERROR = 500
 _READ_SIZE = 1 << 20
 
 
@@ -88,9 +89,18 @@ class MultipartUpload:
         except ClientError as error:
             if is_known(error) and error_code(error) not in _UPLOAD_IS_GONE:
                 raise
-            abort(self.client, note)
+            self._free(note)
             return self._is_stored()
         return True
+
+    def _free(self, note: UploadNote) -> None:
+        """Abort it; one that this key may not abort, or nobody, is the lifecycle rule's. A store
+        that is not to be asked now is asked again: raises what it says."""
+        try:
+            self.client.abort_multipart_upload(**note.place())
+        except ClientError as error:
+            if http_status(error) >= _SERVER_ERROR:
+                raise
 
     def _blank_note(self) -> UploadNote:
         key, sha256 = self.delivery.keys.archive, self.delivery.sha256
