@@ -93,8 +93,12 @@ class ShipperStatus:
 
 
 def read_status(config: ShipperConfig, destination: str, now: float) -> ShipperStatus:
-    """The status at ``now``, the wall clock's seconds. Raises OSError when it may not be read."""
-    sources = [read_source(source, now) for source in find_sources(config)]
+    """The status at ``now``, the wall clock's seconds. Raises OSError when it may not be read.
+
+    One inbox of many that cannot be read is told of in its counts.
+    """
+    own, *inboxes = find_sources(config)
+    sources = [read_source(own, now), *(_read_inbox(inbox, now) for inbox in inboxes)]
     return ShipperStatus(
         time=now,
         destination=destination,
@@ -139,6 +143,13 @@ def read_source(source: Source, now: float) -> SourceStatus:
         last_heartbeat=None if source.host is None else _heartbeat_time(spool),
         agent_version=_agent_version(spool.path(max(finished), DONE)) if finished else None,
     )
+
+
+def _read_inbox(inbox: Source, now: float) -> SourceStatus:
+    try:
+        return read_source(inbox, now)
+    except OSError as error:
+        return SourceStatus(str(inbox.spool.root), inbox.host, SpoolCounts(fault=str(error)))
 
 
 def _waiting(bundle_id: str, now: float) -> Waiting:

@@ -182,6 +182,19 @@ def test_spool_that_cannot_be_counted_is_in_the_way(central):
     assert hosts_text(status).splitlines()[2].split() == ["web-1", "unknown", *["-"] * 5]
 
 
+def test_inbox_that_cannot_be_read_hides_no_other(central):
+    add_bundle(inbox(central, "web-1"))
+    bad = inbox(central, "a-bad")
+    bad.batches.rmdir()
+    bad.batches.write_bytes(b"no directory")
+    status = read_status(central, "store", NOW)
+    (told,) = [one for one in status.sources if one.host == "a-bad"]
+    assert "Not a directory" in told.counts.fault
+    assert told.counts.fault in status.total.counts.fault
+    assert not status.is_fine
+    assert status.total.counts.pending == 1
+
+
 def test_closed_spool_is_an_error_and_no_empty_one(spool, config):
     with unprivileged(spool.batches), pytest.raises(PermissionError):
         read(config)
