@@ -54,7 +54,12 @@ def relayed_heartbeat(content: bytes, host: str, prefix: str, relayed_at: str) -
     """
     document = parse_heartbeat(content)
     document |= {"host": host, "relayed_at": relayed_at}
-    return Document("heartbeat", host, heartbeat_key(prefix, host), as_bytes(document))
+    try:
+        # Python reads and writes NaN, which is no JSON: every query over the fleet would fail.
+        text = json.dumps(document, indent=2, allow_nan=False)
+    except RecursionError as error:  # Python 3.12 reads deeper than it writes
+        raise ValueError("nested too deep") from error
+    return Document("heartbeat", host, heartbeat_key(prefix, host), text.encode() + b"\n")
 
 
 def parse_heartbeat(content: bytes) -> dict[str, Any]:

@@ -1,3 +1,4 @@
+import contextlib
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -117,3 +118,19 @@ def test_relay_adds_when_and_trusts_no_name(config):
 def test_what_is_no_heartbeat_is_not_relayed(content):
     with pytest.raises(ValueError, match=r"heartbeat|larger|nested|JSON|Expecting|decode"):
         relayed_heartbeat(content, "web-7", "", "now")
+
+
+@pytest.mark.parametrize("number", [b"NaN", b"-Infinity", b"1e999"])
+def test_what_other_readers_take_for_no_json_is_not_relayed(number):
+    with pytest.raises(ValueError, match="JSON compliant"):
+        relayed_heartbeat(b'{"schema": 1, "pending": ' + number + b"}", "web-7", "", "now")
+
+
+@pytest.mark.parametrize("opening", [b"[", b'{"a":'])
+@pytest.mark.parametrize("depth", range(980, 1000))
+def test_deep_heartbeat_is_relayed_or_refused_and_ends_nothing(opening, depth):
+    """Where exactly Python gives up depends on its version, and on the call."""
+    closing = {b"[": b"]", b'{"a":': b"}"}[opening]
+    nested = opening * depth + b"1" + closing * depth
+    with contextlib.suppress(ValueError):
+        relayed_heartbeat(b'{"schema": 1, "x": ' + nested + b"}", "web-7", "", "now")
