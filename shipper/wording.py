@@ -36,8 +36,12 @@ def parse_time(text: object) -> float | None:
 
 
 def iso_time(seconds: float) -> str:
-    """Seconds since the epoch in ISO 8601, UTC."""
-    return datetime.fromtimestamp(seconds, timezone.utc).isoformat(timespec="seconds")
+    """Seconds since the epoch in ISO 8601, UTC; `UNKNOWN` beyond the year 9999, which a forged
+    id, or a file's time, may name."""
+    try:
+        return datetime.fromtimestamp(seconds, timezone.utc).isoformat(timespec="seconds")
+    except (ValueError, OverflowError):
+        return UNKNOWN
 
 
 def since_text(moment: str | None, now: float) -> str:

@@ -206,3 +206,10 @@ def test_hostile_tombstone_does_not_command_the_terminal(why, spool):
     text = why(bundle.id)[2]
     assert "\x1b" not in text
     assert "\\x1b[2J" in text
+
+
+def test_id_of_a_year_that_no_calendar_has(why, spool):
+    bundle = add_bundle(spool, bundle_id="7ZZZZZZZZZZZZZZZZZZZZZZZZZ")
+    code, states, text = why(bundle.id)
+    assert (code, states) == (1, ["pending"])
+    assert "8 bytes (8 B), made unknown" in text
