@@ -62,7 +62,7 @@ def state_lines(state: ShipperState, now: float, running: bool) -> list[str]:
     """The service's state and each fault with its remedy."""
     lines = []
     if running:
-        text = _STATES.get(state.state, state.state)
+        text = _STATES.get(state.state) or printable(state.state)
         lines.append(f"state          {text}{_since(state.since, now)}")
         if state.state == PAUSED and state.next_try:
             lines.append(f"  next try     {since_text(state.next_try, now)}")
@@ -73,9 +73,9 @@ def state_lines(state: ShipperState, now: float, running: bool) -> list[str]:
 
 def _fault_lines(fault: FaultNote, now: float) -> list[str]:
     return [
-        f"fault          {fault.kind}: {fault.text}",
+        f"fault          {printable(f'{fault.kind}: {fault.text}', 1000)}",
         f"  since        {since_text(fault.since, now)}",
-        f"  remedy       {fault.remedy}",
+        f"  remedy       {printable(fault.remedy, 1000)}",
     ]
 
 

@@ -207,6 +207,15 @@ def test_nothing_from_a_receipt_commands_the_terminal(spool, config):
     assert "\\x1b[2J x\\ny" in text
 
 
+def test_nothing_from_the_state_commands_the_terminal(spool, config):
+    fault = FaultNote("network", "a\x1b[2Jb\nc", "\x1b]0;d\x07", SINCE)
+    StateFile(spool.batches).write(ShipperState("\x1b[31m", [fault]))
+    with SpoolLock(spool.batches):
+        text = status_text(read(config))
+    assert not set(text) & set("\x1b\x07")
+    assert "network: a\\x1b[2Jb\\nc" in text
+
+
 def test_backlog_of_10000_takes_little_memory(spool, config):
     put_in_spool(spool, range(10_000))
     tracemalloc.start()
