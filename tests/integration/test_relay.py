@@ -333,7 +333,7 @@ def test_a_full_relay(relay, tmp_path):
         full.client().deliver(delivery)
     assert "shipped" in caught.value.remedy
     tombstone = Document("tombstone", delivery.id, "k", b'{"id": "%s"}' % delivery.id.encode())
-    for refused in (full.client().check, lambda: full.client().put_document(tombstone)):
+    for refused in (full.client().ask_who_am_i, lambda: full.client().put_document(tombstone)):
         with pytest.raises(NetworkFault, match="MiB free"):
             refused()
     full.key = relay.authorize(f"{full.name}-with-room")
@@ -553,6 +553,6 @@ def test_a_relay_that_is_not_set_up(host, relay):
     key = relay.make_key(f"early-{host.name}")
     relay.let_in(key, 'restrict,command="/opt/aod/none/bin/aod-relay receive"')
     host.key = key
-    for attempt in (host.client().check, lambda: host.client().deliver(host.bundle())):
+    for attempt in (host.client().ask_who_am_i, lambda: host.client().deliver(host.bundle())):
         with pytest.raises(DestinationFault, match="not set up"):
             attempt()
