@@ -12,7 +12,7 @@ from shipper.destinations.delivery import Delivery
 from shipper.destinations.destination import Destination
 from shipper.destinations.document import Document
 from shipper.destinations.finding import Finding
-from shipper.faults import DestinationFault, NetworkFault
+from shipper.faults import DestinationFault, HostFault, NetworkFault
 
 Result = TypeVar("Result")
 
@@ -69,7 +69,7 @@ class FallbackDestination:
         if self._is_firsts_turn():
             try:
                 result = act(self._first)
-            except (NetworkFault, DestinationFault):
+            except (NetworkFault, DestinationFault, HostFault):
                 if not self._has_failed_long():
                     raise
             else:

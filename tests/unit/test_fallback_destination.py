@@ -5,7 +5,7 @@ import pytest
 from shipper.destinations.directory_destination import DirectoryBucket
 from shipper.destinations.document import Document
 from shipper.destinations.fallback_destination import FallbackDestination
-from shipper.faults import BundleFault, DestinationFault, NetworkFault
+from shipper.faults import BundleFault, DestinationFault, HostFault, NetworkFault
 from tests.shipper_support import FaultyDestination, add_bundle, delivery_of, new_spool
 
 AWAY = NetworkFault("no route")
@@ -46,7 +46,7 @@ def test_relay_is_used_while_it_works(ways, delivery):
     assert relay.seen == [delivery.id]
 
 
-@pytest.mark.parametrize("fault", [AWAY, DestinationFault("key refused")])
+@pytest.mark.parametrize("fault", [AWAY, DestinationFault("key refused"), HostFault("no rsync")])
 def test_bundles_wait_at_first_and_go_around_later(ways, delivery, clock, fault):
     relay, direct, both = ways(*[fault] * 3)
     for now in (1000, 1099):
