@@ -20,7 +20,8 @@ def run(config: ShipperConfig, options: argparse.Namespace) -> int:
     from shipper.service.signs_of_life import SignsOfLife
     from shipper.shipping.shipper import Shipper
     from shipper.spools.spool_watch import SpoolWatch
-    from shipper.status.shipper_state import StateFile, state_directory
+    from shipper.spools.state_directory import state_directory
+    from shipper.status.shipper_state import StateFile
 
     stop = stop_on_signals()
     reporter = Reporter(StateFile(state_directory(config)))

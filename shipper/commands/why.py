@@ -15,7 +15,8 @@ from shipper.configuration.schema import DirectoryDestination, S3Destination, Sh
 from shipper.inspection.bundle_finder import NoReferenceError, find_bundles, parse_reference
 from shipper.inspection.whereabouts import DELIVERED, Scene, Whereabouts, tell_whereabouts
 from shipper.spools.sources import find_sources
-from shipper.status.shipper_state import StateFile, state_directory
+from shipper.spools.state_directory import state_directory
+from shipper.status.shipper_state import StateFile
 from shipper.status.status import find_running
 
 

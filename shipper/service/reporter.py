@@ -12,6 +12,7 @@ from dataclasses import replace
 from agent import __version__
 from agent.service.sd_notify import notify
 from shipper.faults import BundleFault, Fault
+from shipper.moments import utc_after, utc_now
 from shipper.shipping.outcome import Outcome, Summary, note_of
 from shipper.status.recent_rate import RecentRate
 from shipper.status.shipper_state import (
@@ -22,8 +23,6 @@ from shipper.status.shipper_state import (
     FaultNote,
     ShipperState,
     StateFile,
-    utc_after,
-    utc_now,
 )
 
 # While much is shipped, the state is written so often at most.

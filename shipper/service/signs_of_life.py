@@ -14,11 +14,11 @@ from agent.storage import durable_file
 from shipper.configuration.schema import ShipperConfig
 from shipper.destinations.destination import Destination
 from shipper.faults import Fault
+from shipper.moments import utc_now
 from shipper.service.metrics_outlets import MetricsFile, MetricsPort
 from shipper.spools.sources import Source, find_sources
 from shipper.status.heartbeat import SIZE_LIMIT, heartbeat, relayed_heartbeat
 from shipper.status.metrics import metrics_text
-from shipper.status.shipper_state import utc_now
 from shipper.status.status import HEARTBEAT_FILE, ShipperStatus, read_status
 
 # A heartbeat that failed is tried again after this time, or its own interval if that is less.

@@ -6,7 +6,7 @@ from agent.storage import durable_file
 from shipper.configuration.schema import ShipperConfig
 from shipper.faults import HostFault
 from shipper.spools.lock_holder import Holder
-from shipper.status.shipper_state import RETRY_FILE, state_directory
+from shipper.spools.state_directory import RETRY_FILE, state_directory
 from shipper.status.status import find_running
 
 

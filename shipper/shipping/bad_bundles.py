@@ -11,8 +11,8 @@ from dataclasses import replace
 from agent.storage import durable_file
 from agent.storage.spool import QUARANTINED, Spool, SpooledBundle
 from shipper.faults import BundleFault
+from shipper.moments import utc_now
 from shipper.shipping.outcome import Outcome
-from shipper.status.shipper_state import utc_now
 
 # Inode, size and change time of a bundle's files.
 Stamp = tuple[int, ...]

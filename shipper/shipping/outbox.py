@@ -14,13 +14,13 @@ from agent.storage.spool_listing import ids_by_suffix
 from shipper.destinations.delivery import Delivery, read_delivery
 from shipper.destinations.destination import Destination
 from shipper.faults import BundleFault, Fault, HostFault, spool_fault
+from shipper.moments import utc_now
 from shipper.shipping.bad_bundles import BadBundles, stamp_of
 from shipper.shipping.fair_queue import Cargo
 from shipper.shipping.outcome import Outcome
 from shipper.shipping.retries import PatientDelivery
 from shipper.shipping.tombstones import Tombstones
 from shipper.spools.sources import Source
-from shipper.status.shipper_state import utc_now
 
 # What a delivery costs beside the bytes: requests, and the receipt.
 COST_OF_ANY = 1 << 16

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from shipper.faults import Fault
-from shipper.status.shipper_state import FaultNote, utc_now
+from shipper.moments import utc_now
+from shipper.status.shipper_state import FaultNote
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,10 +13,10 @@ from shipper.destinations.destination import Destination
 from shipper.destinations.document import Document
 from shipper.destinations.object_key import tombstone_key
 from shipper.faults import BundleFault, Fault, spool_fault
+from shipper.moments import utc_now
 from shipper.shipping.outcome import Outcome
 from shipper.shipping.retries import PatientDelivery
 from shipper.spools.sources import Source
-from shipper.status.shipper_state import utc_now
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from agent.storage.folding import Folding
 from agent.storage.spool import SpooledBundle
 from agent.storage.tombstone import make_tombstone
+from shipper.moments import utc_now
 from shipper.spools.sources import Source
-from shipper.status.shipper_state import utc_now
 
 QUARANTINE_BYTES = 256 << 20
 INTERVAL_SEC = 3600.0

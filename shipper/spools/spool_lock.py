@@ -13,7 +13,7 @@ from shipper.configuration.schema import ShipperConfig
 from shipper.faults import HostFault
 from shipper.spools.lock_holder import Holder, holding_process
 from shipper.spools.sources import find_sources
-from shipper.status.shipper_state import STATE_FILE
+from shipper.spools.state_directory import STATE_FILE
 
 _SUFFIXES = (SHIPPED, EVICTED_SHIPPED, QUARANTINED, UPLOADING)
 _LEFTOVERS = [

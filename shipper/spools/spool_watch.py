@@ -13,7 +13,7 @@ from enum import Enum
 from pathlib import Path
 
 from agent.storage.spool import DONE
-from shipper.status.shipper_state import RETRY_FILE
+from shipper.spools.state_directory import RETRY_FILE
 
 _IN_MOVED_TO = 0x00000080
 _IN_CREATE = 0x00000100

@@ -8,17 +8,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
 from agent.storage import durable_file
-from shipper.configuration.schema import ShipperConfig
-
-# Hidden, so that it is no part of the spool; there, because the shipper may write nowhere else.
-STATE_FILE = ".shipper-state.json"
-# Its coming by rename is the message that ends a pause, not the file.
-RETRY_FILE = ".shipper-retry"
+from shipper.spools.state_directory import STATE_FILE
 
 SHIPPING = "shipping"
 IDLE = "idle"
@@ -102,23 +96,6 @@ class StateFile:
         if replace(state, updated=known.updated) != known:
             content = json.dumps(asdict(state), indent=2)
             durable_file.publish_bytes(self._path, content.encode() + b"\n")
-
-
-def state_directory(config: ShipperConfig) -> Path:
-    """Where the service keeps its state and is woken: beside the inboxes of a central host, else
-    in the spool's ``batches``."""
-    return config.inbox or config.spool / "batches"
-
-
-def utc_now() -> str:
-    """This moment in ISO 8601, UTC, seconds."""
-    return utc_after(0)
-
-
-def utc_after(seconds: float) -> str:
-    """The moment in so many ``seconds``, likewise."""
-    moment = datetime.now(timezone.utc) + timedelta(seconds=seconds)
-    return moment.isoformat(timespec="seconds")
 
 
 def _parse(document: dict[str, Any]) -> ShipperState:

@@ -17,7 +17,8 @@ from agent.storage.ulid import ulid_time_ms
 from shipper.configuration.schema import ShipperConfig
 from shipper.spools.lock_holder import Holder, find_holder
 from shipper.spools.sources import Source, find_sources
-from shipper.status.shipper_state import SHIPPING, ShipperState, StateFile, state_directory
+from shipper.spools.state_directory import state_directory
+from shipper.status.shipper_state import SHIPPING, ShipperState, StateFile
 from shipper.wording import iso_time
 
 HEARTBEAT_FILE = "heartbeat.json"

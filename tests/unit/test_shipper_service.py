@@ -21,7 +21,8 @@ from shipper.service.signs_of_life import SignsOfLife
 from shipper.shipping.shipper import Shipper
 from shipper.spools.spool_lock import SpoolLock
 from shipper.spools.spool_watch import Wake
-from shipper.status.shipper_state import PAUSED, RETRY_FILE, STATE_FILE, StateFile
+from shipper.spools.state_directory import RETRY_FILE, STATE_FILE
+from shipper.status.shipper_state import PAUSED, StateFile
 from tests.shipper_support import (
     NOON,
     FaultyDestination,
@@ -85,9 +86,9 @@ def test_note_names_the_bundle_that_others_passed(spool, serve_rounds):
 def test_thousands_of_bad_bundles_fill_neither_log_nor_state(spool, serve_rounds, caplog):
     for number in range(2):
         add_bundle(spool, time_ms=NOON + number)
-    put_in_spool(spool, range(10, 10 + 2 * FAULTS_KEPT), b"evidenc3")
+    put_in_spool(spool, range(10, 10 + 2 * FAULTS_KEPT))
     for bundle in spool.finished()[2:]:
-        bundle.archive.write_bytes(b"evidence")
+        bundle.archive.write_bytes(b"evidenc3")
     serve_rounds(2 * FAULTS_KEPT + 2, *[None] * 2 * FAULTS_KEPT, DENIED)
     faults = StateFile(spool.batches).read().faults
     assert len(faults) == FAULTS_KEPT

@@ -5,15 +5,8 @@ from pathlib import Path
 import pytest
 
 from shipper.configuration.schema import DirectoryDestination, ShipperConfig
-from shipper.status.shipper_state import (
-    PAUSED,
-    STATE_FILE,
-    UNKNOWN,
-    FaultNote,
-    ShipperState,
-    StateFile,
-    state_directory,
-)
+from shipper.spools.state_directory import STATE_FILE, state_directory
+from shipper.status.shipper_state import PAUSED, UNKNOWN, FaultNote, ShipperState, StateFile
 
 FULL = ShipperState(
     state=PAUSED,

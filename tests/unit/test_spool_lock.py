@@ -6,7 +6,7 @@ import pytest
 
 from shipper.faults import HostFault
 from shipper.spools.spool_lock import SpoolLock
-from shipper.status.shipper_state import STATE_FILE
+from shipper.spools.state_directory import STATE_FILE
 from tests.shipper_support import add_bundle, new_spool
 
 HOLDS = """

@@ -7,7 +7,7 @@ from agent.service.stop_signal import StopSignal
 from agent.storage.durable_file import publish_bytes
 from agent.storage.spool import Spool
 from shipper.spools.spool_watch import Place, SpoolWatch, Wake
-from shipper.status.shipper_state import RETRY_FILE
+from shipper.spools.state_directory import RETRY_FILE
 from tests.shipper_support import add_bundle, new_spool
 
 HOURS = 10_000.0
