@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,11 @@ from agent.storage.spool_counts import SpoolCounts
 from agent.storage.spool_listing import ids_by_suffix
 from agent.storage.ulid import ulid_time_ms
 from shipper.configuration.schema import ShipperConfig
+from shipper.faults import HostFault, spool_fault
 from shipper.spools.lock_holder import Holder, find_holder
 from shipper.spools.sources import Source, find_sources
 from shipper.spools.state_directory import state_directory
-from shipper.status.shipper_state import SHIPPING, ShipperState, StateFile
+from shipper.status.shipper_state import SHIPPING, FaultNote, ShipperState, StateFile
 from shipper.wording import iso_time
 
 HEARTBEAT_FILE = "heartbeat.json"
@@ -100,14 +102,39 @@ def read_status(config: ShipperConfig, destination: str, now: float) -> ShipperS
     """
     own, *inboxes = find_sources(config)
     sources = [read_source(own, now), *(_read_inbox(inbox, now) for inbox in inboxes)]
+    state, total = StateFile(state_directory(config)).read(), _total(sources)
+    if total.counts.pending or total.tombstones:
+        state = _with_full_disks(state, [source.spool.batches for source in (own, *inboxes)], now)
     return ShipperStatus(
         time=now,
         destination=destination,
         running=find_running(config),
-        state=StateFile(state_directory(config)).read(),
-        total=_total(sources),
+        state=state,
+        total=total,
         sources=sources,
     )
+
+
+def _with_full_disks(state: ShipperState, places: Sequence[Path], now: float) -> ShipperState:
+    """A disk that takes no receipt takes no state either: the last one tells of better days."""
+    reason = next(filter(None, map(_why_nothing_fits, places)), None)
+    if reason is None or any(fault.kind == HostFault.kind for fault in state.faults):
+        return state
+    fault = spool_fault("takes no receipt", OSError(reason, os.strerror(reason)))
+    note = FaultNote(fault.kind, fault.message, fault.remedy, iso_time(now))
+    return replace(state, faults=[note, *state.faults])
+
+
+def _why_nothing_fits(place: Path) -> int | None:
+    """The errno with which a new file there would fail for want of room, as far as it shows."""
+    try:
+        disk = os.statvfs(place)
+    except OSError:  # told of by the counts, or an empty spool
+        return None
+    if disk.f_flag & os.ST_RDONLY:
+        return errno.EROFS
+    full = disk.f_bavail == 0 or (disk.f_files and disk.f_favail == 0)
+    return errno.ENOSPC if full else None
 
 
 def find_running(config: ShipperConfig) -> Holder | None:
