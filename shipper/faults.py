@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from typing import ClassVar
 
 
@@ -40,10 +41,18 @@ class BundleFault(Fault):
     kind = "bundle"
 
 
+_GROUP = "the shipper's user must be in the group that owns the spool"
+_ROOM = "make room on the spool's file system"
+_SPOOL_REMEDIES = {
+    errno.EACCES: _GROUP,
+    errno.EPERM: _GROUP,
+    errno.ENOSPC: _ROOM,
+    errno.EDQUOT: _ROOM,
+    errno.EROFS: "mount it writable, or add it to ReadWritePaths of aod-shipper.service",
+}
+
+
 def spool_fault(what: str, error: OSError) -> HostFault:
     """The spool hinders the shipper: ``what`` says in which way."""
-    return HostFault(
-        f"the spool {what}: {error.strerror or error}",
-        "the shipper's user must be in the group that owns the spool, and its file system have "
-        "room",
-    )
+    remedy = _SPOOL_REMEDIES.get(error.errno or 0, "look at the spool's disk and the kernel log")
+    return HostFault(f"the spool {what}: {error.strerror or error}", remedy)

@@ -14,7 +14,7 @@ from typing import BinaryIO
 from agent.storage import durable_file
 from agent.storage.spool import UPLOADING, SpooledBundle
 from shipper.destinations.object_key import ObjectKeys, object_keys
-from shipper.faults import BundleFault, Fault, HostFault
+from shipper.faults import BundleFault, Fault, spool_fault
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _REMEDY = "the bundle stays in the spool; compare it with the agent's log of that time"
@@ -167,7 +167,4 @@ def _unreadable(path: Path, error: OSError) -> Fault:
     """A verdict on the bundle only when another try can say nothing else."""
     if isinstance(error, durable_file.UnsafeFileError):
         return BundleFault(f"{path.name}: cannot be read: not a plain file", _REMEDY)
-    return HostFault(
-        f"reading from the spool failed: {error.strerror or error}",
-        "the shipper's user must be in the group that owns the spool; look at the kernel log",
-    )
+    return spool_fault("cannot be read", error)

@@ -39,10 +39,13 @@ def make_read_only(disk):
 
 
 @pytest.mark.parametrize(
-    ("spoil", "reason"),
-    [(fill, "No space left on device"), (make_read_only, "Read-only file system")],
+    ("spoil", "reason", "remedy"),
+    [
+        (fill, "No space left on device", "make room"),
+        (make_read_only, "Read-only file system", "mount it writable"),
+    ],
 )
-def test_status_tells_why_the_spool_takes_no_receipt(disk, tmp_path, spoil, reason):
+def test_status_tells_why_the_spool_takes_no_receipt(disk, tmp_path, spoil, reason, remedy):
     spool = new_spool(disk / "spool")
     config = ShipperConfig(spool.root, DirectoryDestination(tmp_path / "bucket"))
     add_bundle(spool, time_ms=NOON)
@@ -53,7 +56,7 @@ def test_status_tells_why_the_spool_takes_no_receipt(disk, tmp_path, spoil, reas
     assert reason in message
     (fault,) = read_status(config, "store", NOW).state.faults
     assert (fault.kind, fault.message) == ("host", message)
-    assert fault.remedy
+    assert remedy in fault.remedy
     mend()
     assert read_status(config, "store", NOW).state.faults == []
     assert shipper.ship_pending().complete
