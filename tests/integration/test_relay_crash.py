@@ -12,6 +12,7 @@ from agent.storage.ulid import new_ulid
 from shipper.relay.claim import read_claim
 from shipper.relay.commit import commit_bundle, commit_tombstone
 from shipper.relay.host_folder import HostFolder
+from tests.crash_matrix.disk import Disk
 from tests.crash_matrix.operations import operations
 from tests.crash_matrix.tracing import read_calls, run_in_child, run_traced
 
@@ -90,6 +91,50 @@ def test_deliver_hit_at_every_step(tmp_path, fault):
         arrival.check()
         assert arrival.names() == {f"{arrival.id}{ARCHIVE}", f"{arrival.id}{DONE}"}
         assert list(arrival.folder.incoming.iterdir()) == []
+
+
+def traced(tmp_path, arrival, act):
+    """What ``act`` does to the host's folder, with all that it writes."""
+    log = tmp_path / "power.log"
+    assert run_traced(act, log, limit=1 << 16) == 0
+    return operations(read_calls(log), arrival.folder.root)
+
+
+def is_whole(arrival, image):
+    there = [image.get(f"batches/{arrival.id}{suffix}") for suffix in (ARCHIVE, DONE)]
+    return there == [CONTENT, arrival.manifest]
+
+
+def test_the_power_goes_at_every_step(tmp_path):
+    arrival = Arrival(tmp_path / "inbox")
+    arrival.folder.partial(arrival.id).unlink()
+    disk = Disk(arrival.folder.root)
+
+    def push_and_deliver():
+        arrival.push()
+        arrival.deliver()
+
+    for number, step in enumerate(traced(tmp_path, arrival, push_and_deliver)):
+        disk.apply(step)
+        for lost, image in disk.images(number):
+            marked = f"batches/{arrival.id}{DONE}" in image
+            assert not marked or is_whole(arrival, image), (str(step), lost)
+    for lost, image in disk.images(0):
+        assert is_whole(arrival, image), f"acknowledged, then lost: {lost}"
+
+
+@pytest.mark.parametrize(("act", "suffix"), [("deliver", DONE), ("bury", EVICTED)])
+def test_what_a_killed_session_left_is_durable_when_it_is_acknowledged(tmp_path, act, suffix):
+    arrival = Arrival(tmp_path / "inbox")
+    disk = Disk(arrival.folder.root)
+    for step in traced(tmp_path, arrival, getattr(arrival, act)):
+        disk.apply(step)
+        if step.kind == "rename" and step.names[-1].endswith(suffix):
+            break  # killed here: the name is not on the disk yet
+    for step in traced(tmp_path, arrival, getattr(arrival, act)):
+        disk.apply(step)
+    for lost, image in disk.images(0):
+        assert f"batches/{arrival.id}{suffix}" in image, lost
 
 
 def test_a_failing_disk_costs_no_second_upload(tmp_path):
