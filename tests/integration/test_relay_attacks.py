@@ -122,7 +122,6 @@ def test_no_other_place(attacker, place):
     said = attacker.rsync(attacker.file(), f"relay::{place}")
     # A place that leads out of the module means one in it: then it is the plain file's, or none.
     assert said.status != 0 or attacker.incoming() in ([f"{ID}{ARCHIVE}"], [])
-    assert said.status == 0 or said.errors
 
 
 @pytest.mark.parametrize(
