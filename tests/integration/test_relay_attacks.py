@@ -11,6 +11,7 @@ import os
 import re
 import socket
 import subprocess
+import syslog
 import threading
 from pathlib import Path
 
@@ -25,7 +26,7 @@ from shipper.relay.cli import main
 from shipper.relay.host_folder import PARTIALS_KEPT, HostFolder, Usage
 from shipper.relay.limits import MAX_FILES, Limits
 from shipper.relay.refusal import Refusal
-from shipper.relay.session import MAX_DOCUMENT, read_document
+from shipper.relay.session import MAX_DOCUMENT, Session, read_document
 from tests.relay_attacker import ID, Attacker
 from tests.relay_server import (
     AOD_GID,
@@ -73,6 +74,16 @@ COMMANDS = [
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda text: ascii(text)[:40])
 def test_no_other_command(attacker, command):
     attacker.ssh(*([command] if command else [])).assert_denied()
+
+
+def test_a_command_forges_no_line_of_the_log(tmp_path, monkeypatch, capsys):
+    lines = []
+    monkeypatch.setattr(syslog, "syslog", lambda *told: lines.append(told[-1]))
+    forged = f"check\nweb-18: accepted {ID}, 1 bytes\x1b[2J\x9b2J\udce2"
+    assert Session(tmp_path, "web-17", ROOMY).serve(forged) == 1
+    (line,) = lines
+    assert line.isprintable()
+    assert len(capsys.readouterr().out.splitlines()) == 1
 
 
 def test_rsync_as_such(attacker):

@@ -10,7 +10,7 @@ import threading
 import pytest
 
 from shipper.destinations.document import Document
-from shipper.faults import NetworkFault
+from shipper.faults import BundleFault, DestinationFault, NetworkFault
 from tests.minio_server import MinioServer
 from tests.s3_support import (
     WRITE_ONLY,
@@ -59,12 +59,54 @@ def versions(stores: Stores) -> list[str]:
     return [key for key in keys if key != PROBE_KEY]
 
 
+PAGE = (200, b"<html>please log in</html>", {"Content-Type": "text/html", "ETag": '"1"'})
+
+
+def test_web_page_is_no_answer_even_with_an_etag(stores, minio, delivery):
+    with (
+        StoreGate(minio.port, lambda _: PAGE) as gate,
+        pytest.raises(DestinationFault, match="a web page"),
+    ):
+        stores.open(endpoint_url=gate.endpoint_url).deliver(delivery)
+    assert versions(stores) == []
+
+
 def both(delivery) -> list[str]:
     return sorted([delivery.keys.archive, delivery.keys.manifest])
 
 
 def content(stores: Stores, key: str) -> bytes:
     return stores.minio.read(stores.bucket, key)
+
+
+def test_conditions_are_tried_out_anew_after_a_refusal(stores, minio, delivery):
+    with StoreGate(minio.port) as gate:
+        store = stores.open(endpoint_url=gate.endpoint_url)
+        store.deliver(delivery)
+        known = len(gate.probes)
+        gate.decide = lambda _: (403, error_body("AccessDenied"))
+        with pytest.raises(DestinationFault):
+            store.deliver(delivery)
+        gate.decide = lambda _: Fate.PASS
+        store.deliver(delivery)
+    assert len(gate.probes) > known
+
+
+def test_archive_that_changes_before_it_is_sent_a_second_time_is_not_stored(stores, minio, spool):
+    bundle = add_bundle(spool, os.urandom(10_000))
+    delivery = delivery_of(bundle)
+
+    def change_and_refuse_conditions(request):
+        if not request.conditional:
+            return Fate.PASS
+        bundle.archive.write_bytes(os.urandom(10_000))
+        return 501, error_body("NotImplemented")
+
+    with StoreGate(minio.port, change_and_refuse_conditions) as gate:
+        store = stores.open(endpoint_url=gate.endpoint_url)
+        with pytest.raises(BundleFault, match="sha256"):
+            store.deliver(delivery)
+    assert stores.minio.keys(stores.bucket) == []
 
 
 @pytest.mark.parametrize("heartbeat", [False, True])
