@@ -71,6 +71,23 @@ def test_relay_is_asked_now_and_then_and_taken_back(ways, delivery, clock):
     assert [both.deliver(delivery) for _ in range(2)] == [relay.description] * 2
 
 
+def test_one_bundle_asks_the_relay_while_the_others_go_around(tmp_path, delivery, clock):
+    class SlowRelay(FaultyDestination):
+        def deliver(self, delivery):
+            if len(self.seen) == 1:  # meanwhile, another thread
+                clock.now += 5
+                assert both.deliver(delivery) == direct.description
+            return super().deliver(delivery)
+
+    relay, direct = SlowRelay(tmp_path / "relay", AWAY, AWAY), DirectoryBucket(tmp_path / "direct")
+    both = FallbackDestination(relay, direct, 100, 10, clock)
+    with pytest.raises(NetworkFault):
+        both.deliver(delivery)
+    clock.now = 1100
+    assert both.deliver(delivery) == direct.description
+    assert len(relay.seen) == 2
+
+
 def test_success_in_between_starts_the_wait_anew(ways, delivery, clock):
     _, _, both = ways(AWAY, None, AWAY)
     with pytest.raises(NetworkFault):
