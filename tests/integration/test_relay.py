@@ -213,6 +213,30 @@ def test_killed_in_the_middle_of_an_upload(host, victim):
     assert host.incoming() == []
 
 
+def test_what_is_left_of_an_rsync_holds_the_folder(host):
+    """It may still write: nothing is accepted before it has ended."""
+    delivery = host.bundle(os.urandom(8 * MIB))
+    client = host.client(bytes_per_second=MIB, read_timeout_sec=3)
+    thread, _ = deliver_in_thread(client, delivery)
+    wait_for(lambda: size_of(host.partial(delivery.id)) > MIB, "the upload is under way")
+    left = processes_with("rsync --server", host.name)
+    try:
+        for pid in left:
+            os.kill(pid, signal.SIGSTOP)
+        for pid in processes_with("aod-relay receive", host.name):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        thread.join()
+        with pytest.raises(NetworkFault, match="another session"):
+            host.client().deliver(host.bundle())
+    finally:
+        for pid in left:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+    host.client().deliver(delivery)
+    assert host.arrived() == [delivery.id]
+
+
 def processes_with(words, also):
     """Pids whose command line has both in it: ours alone, each host's name is used once."""
     found = []
