@@ -5,6 +5,8 @@ import json
 import pytest
 
 from agent.service.stop_signal import StopSignal
+from agent.storage.folding import FOLD_AFTER_SEC
+from agent.storage.spool import SHIPPED
 from shipper.configuration.schema import DirectoryDestination, LimitsConfig, ShipperConfig
 from shipper.destinations.directory_destination import DirectoryBucket
 from shipper.shipping.shipper import Shipper
@@ -114,6 +116,24 @@ def test_host_that_comes_late_does_not_catch_up_what_others_had_in_earlier_round
     assert [outcome.host for outcome in outcomes[:10]].count("early") >= 4
 
 
+def test_turns_of_hosts_go_by_the_size_of_their_bundles(config, inbox_of):
+    outcomes = []
+    for number in range(20):
+        add_bundle(inbox_of("large"), b"x" * 2_000_000, time_ms=NOON + number)
+        add_bundle(inbox_of("small"), time_ms=NOON + number)
+    destination = DirectoryBucket(config.destination.path)
+    Shipper(config, destination, StopSignal(), outcomes.append).ship_pending()
+    assert [outcome.host for outcome in outcomes[:20]].count("large") <= 2
+
+
+def test_tombstone_lies_in_its_inboxs_folder_whatever_host_it_names(config, inbox_of):
+    inbox = inbox_of("web-1")
+    bundle = add_bundle(inbox, host="web-2")
+    inbox.remove(bundle, {"id": bundle.id, "host": "web-2"})
+    (outcome,) = ship(config).tombstones
+    assert outcome.key.startswith("web-1/")
+
+
 def test_inbox_that_cannot_be_listed_holds_no_other_back(config, inbox_of):
     bad = inbox_of("a-bad")
     bad.batches.rmdir()
@@ -148,6 +168,17 @@ def test_keeper_clears_what_a_killed_run_left(inbox_of):
     InboxKeeper().keep(Source(inbox, "web-1"))
     assert not bundle.archive.exists()
     assert inbox.counts().delivered == 1
+
+
+def test_keeper_folds_receipts_that_are_old(inbox_of):
+    inbox = inbox_of("web-1")
+    bundles = [add_bundle(inbox, time_ms=NOON + number) for number in range(2)]
+    for bundle in bundles:
+        inbox.write_receipt(bundle.id, {})
+    later = bundles[0].done.stat().st_mtime + 2 * FOLD_AFTER_SEC
+    InboxKeeper(wall=lambda: later).keep(Source(inbox, "web-1"))
+    assert not inbox.path(bundles[0].id, SHIPPED).exists()
+    assert inbox.counts().delivered == 2
 
 
 def test_keeper_bounds_the_quarantine_oldest_first(inbox_of):

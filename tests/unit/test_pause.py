@@ -21,3 +21,7 @@ def test_jitter_is_full():
     assert min(drawn) < 1
     assert max(drawn) > 9
     assert all(0 <= one <= 10 for one in drawn)
+
+
+def test_jitter_goes_into_every_pause():
+    assert Pauses(8, 60, lambda limit_sec: limit_sec / 4).next_sec() == 2

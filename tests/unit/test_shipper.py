@@ -162,6 +162,15 @@ def test_bad_bundle_is_read_again_only_when_it_changes(spool, root):
     assert shipper.ship_pending().complete
 
 
+def test_known_verdict_is_no_further_failure(spool, root):
+    corrupt(add_bundle(spool))
+    outcomes = []
+    shipper = make_shipper(spool, FaultyDestination(root), on_outcome=outcomes.append)
+    for _ in range(3):
+        shipper.ship_pending()
+    assert len(outcomes) == 1
+
+
 def test_verdict_outlives_the_shipper_and_goes_with_its_mark(spool, root):
     bad = corrupt(add_bundle(spool))
     destination = FaultyDestination(root)
@@ -389,3 +398,24 @@ def test_note_of_an_upload_is_abandoned_once_its_bundle_is_gone(spool, root):
     shipper.ship_pending()
     assert destination.abandoned == (note, note)
     assert not note.exists()
+
+
+def test_upload_of_a_bundle_that_is_put_off_is_not_abandoned_nor_any_in_an_outage(spool, root):
+    put_off, gone, _ = (add_bundle(spool, time_ms=NOON + number) for number in (2, 1, 0))
+
+    class Abandons(FaultyDestination):
+        abandoned = ()
+
+        def abandon(self, note):
+            self.abandoned += (note,)
+
+    for bundle in (put_off, gone):
+        spool.path(bundle.id, UPLOADING).write_bytes(b"{}")
+    spool.remove(gone, {"id": gone.id})
+    too_large = DestinationFault("too large")
+    destination = Abandons(root, too_large, too_large, too_large)
+    shipper = make_shipper(spool, destination)
+    assert shipper.ship_pending().blocked
+    assert destination.abandoned == ()
+    assert [note.bundle for note in shipper.ship_pending().notes()] == [put_off.id]
+    assert destination.abandoned == (spool.path(gone.id, UPLOADING),)

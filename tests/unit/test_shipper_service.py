@@ -5,10 +5,11 @@ import pytest
 
 from agent.service.stop_signal import StopSignal
 from agent.storage.durable_file import publish_bytes
-from agent.storage.spool import DONE
+from agent.storage.spool import DONE, SHIPPED
 from shipper.configuration.schema import (
     DirectoryDestination,
     LimitsConfig,
+    MetricsConfig,
     RetryConfig,
     ShipperConfig,
 )
@@ -18,6 +19,7 @@ from shipper.service import service
 from shipper.service.reporter import FAULTS_KEPT, Reporter
 from shipper.service.service import Service
 from shipper.service.signs_of_life import SignsOfLife
+from shipper.shipping.outcome import Outcome
 from shipper.shipping.shipper import Shipper
 from shipper.spools.spool_lock import SpoolLock
 from shipper.spools.spool_watch import Wake
@@ -248,6 +250,114 @@ def test_stop_before_anything_is_tried_leaves_the_cause_in_the_state(spool, tmp_
     assert (state.state, [note.message for note in state.faults]) == (PAUSED, ["denied"])
     assert "nothing is in the way" not in caplog.text
     assert store.seen == [bundle.id], "no heartbeat to a store that is away"
+
+
+@pytest.fixture
+def simulate(spool, tmp_path):
+    """A function: the service in simulated time, with a store and settings; ends by a stop."""
+
+    def run(time, store, **changes):
+        quiet = {"start_jitter_sec": 0, "heartbeat_interval_sec": 0, "limits": LimitsConfig(1)}
+        settings = ShipperConfig(spool.root, DirectoryDestination(tmp_path), **quiet | changes)
+        reporter = Reporter(StateFile(spool.batches), time.now)
+        shipper = Shipper(settings, store, time.stop, reporter.deliver)
+        signs = SignsOfLife(settings, store, time.now)
+        Service(shipper, settings, time.stop, reporter, signs, time).run()
+
+    return run
+
+
+def test_first_look_comes_within_the_jitter(spool, tmp_path, simulate):
+    time, began = SimulatedTime(), []
+    add_bundle(spool)
+
+    class Notes(FaultyDestination):
+        def deliver(self, delivery):
+            began.append(time.now())
+            time.stop.set()
+            return super().deliver(delivery)
+
+    simulate(time, Notes(tmp_path / "bucket"), start_jitter_sec=1000)
+    assert 0 < began[0] <= 1000
+
+
+def test_pauses_begin_anew_once_anything_was_shipped(spool, tmp_path, simulate):
+    """Twenty pauses double up to days; the one after a delivery is a second at most, although
+    the store still refuses another bundle."""
+    time, attempts = SimulatedTime(), []
+    refused, good = (add_bundle(spool, time_ms=NOON + number) for number in (0, 1))
+
+    class Away(FaultyDestination):
+        def deliver(self, delivery):
+            attempts.append((delivery.id, time.now()))
+            if delivery.id == refused.id or len(attempts) <= 40:
+                if len(attempts) > 43:
+                    time.stop.set()
+                raise DENIED
+            return super().deliver(delivery)
+
+    patience = RetryConfig(1, 0, 0, initial_pause_sec=1, max_pause_sec=86_400)
+    simulate(time, Away(tmp_path / "bucket"), retry=patience, scan_interval_sec=86_400)
+    at = next(place for place, (one, _) in enumerate(attempts) if place >= 40 and one == good.id)
+    after = [moment for one, moment in attempts[at:] if one == refused.id]
+    assert attempts[at][1] > 1000, "it was away for long"
+    assert after[0] - attempts[at][1] <= 1
+    assert after[1] - after[0] <= 1
+
+
+def test_looks_within_a_round_have_a_second_between_them(spool, tmp_path, simulate):
+    looks = []
+
+    class Counts(SimulatedTime):
+        def take_news(self):
+            looks.append(self.now())
+            return True
+
+    time = Counts()
+    for number in range(10):
+        add_bundle(spool, time_ms=NOON + number)
+
+    class TakesHalfASecond(FaultyDestination):
+        def deliver(self, delivery):
+            time.time += 0.5
+            if len(self.seen) == 9:
+                time.stop.set()
+            return super().deliver(delivery)
+
+    simulate(time, TakesHalfASecond(tmp_path / "bucket"))
+    assert spool.counts().delivered == 10
+    assert looks == [1.0, 2.0, 3.0, 4.0, 5.0]
+
+
+def test_state_is_written_six_times_a_minute_while_much_is_shipped(spool):
+    time = SimulatedTime()
+    reporter = Reporter(StateFile(spool.batches), time.now)
+    written = []
+    for second in range(25):
+        time.time = float(second)
+        reporter.deliver(Outcome("x", 1, key="y"))
+        reporter.tick()
+        written.append(StateFile(spool.batches).read().shipped_bytes)
+    assert written == [1] * 10 + [11] * 10 + [21] * 5
+
+
+def test_spool_that_the_agent_makes_later_is_seen_at_once(spool, tmp_path):
+    """The clock would look again in days only."""
+    spool.batches.rmdir()
+    stop = StopSignal()
+    thread = threading.Thread(
+        target=serve,
+        args=(spool, DirectoryBucket(tmp_path / "bucket"), stop),
+        kwargs={"scan_interval_sec": 1e6, "metrics": MetricsConfig(tmp_path / "figures.prom")},
+    )
+    thread.start()
+    try:
+        wait_for((tmp_path / "figures.prom").exists, "the end of the first look")
+        bundle = add_bundle(new_spool(spool.root))
+        wait_for(lambda: spool.path(bundle.id, SHIPPED).exists(), "the delivery")
+    finally:
+        stop.set()
+        thread.join()
 
 
 WEEK_SEC = 7 * 86_400

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from shipper.configuration.schema import DirectoryDestination, ShipperConfig
 from shipper.faults import HostFault
-from shipper.spools.spool_lock import SpoolLock
+from shipper.spools.spool_lock import ShippingLock, SpoolLock
 from shipper.spools.state_directory import STATE_FILE
 from tests.shipper_support import add_bundle, new_spool
 
@@ -91,3 +92,14 @@ def test_what_a_killed_shipper_left_goes_and_nothing_else(spool):
         leftovers[0].write_bytes(b"in progress")
         lock.take()
         assert leftovers[0].exists(), "cleared once, not under the shipper's own hands"
+
+
+def test_what_a_killed_shipper_left_in_an_inbox_goes_too(spool, tmp_path):
+    inbox = new_spool(tmp_path / "inbox" / "web-1")
+    bundle = add_bundle(inbox)
+    leftover = inbox.batches / f".{bundle.id}.shipped.0123abcd.tmp"
+    leftover.write_bytes(b"{")
+    config = ShipperConfig(spool.root, DirectoryDestination(tmp_path), tmp_path / "inbox")
+    with ShippingLock(config):
+        assert not leftover.exists()
+    assert bundle.done.exists()

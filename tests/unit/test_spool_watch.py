@@ -1,5 +1,6 @@
 import resource
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -163,3 +164,26 @@ def test_news_are_taken_without_waiting(spool, watch, arm):
     add_bundle(spool)
     assert watch.take_news()
     assert not watch.take_news()
+
+
+def watched(watch):
+    """How many directories the kernel watches for it."""
+    return Path(f"/proc/self/fdinfo/{watch._inotify}").read_text().count("inotify wd:")
+
+
+def test_directory_that_is_no_place_any_more_is_watched_no_more(spool, watch, arm):
+    arm(Place(spool.root, subdirectories=True))
+    assert watched(watch) == 2
+    arm()
+    assert watched(watch) == 1
+
+
+def test_more_events_than_the_kernel_keeps_wake(spool, watch, arm):
+    """What was lost may have been a marker."""
+    arm()
+    kept = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text())
+    hidden = [spool.batches / ".a", spool.batches / ".b"]
+    hidden[0].touch()
+    for number in range(kept + 1):
+        hidden[number % 2].rename(hidden[1 - number % 2])
+    assert watch.take_news()
