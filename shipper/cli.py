@@ -44,11 +44,12 @@ COMMANDS: tuple[Command, ...] = (
 )
 
 DESCRIPTION = """\
-Carries the bundles that aod-agent finished from this host's spool to a store: an S3 bucket
-or a directory. A bundle counts as delivered when its receipt <id>.shipped lies in the spool;
-stopping, killing or repeating the shipper loses and doubles nothing. A spool has one shipper
-at a time: `once` is refused while the service runs. The credentials that systemd loads are
-only in the service's unit: `once` outside of it needs credentials_file in the configuration."""
+Carries the bundles that aod-agent finished from this host's spool to a store: an S3 bucket, a
+directory, or the inbox of a central host, whose own aod-shipper carries them on. A bundle
+counts as delivered when its receipt <id>.shipped lies in the spool; stopping, killing or
+repeating the shipper loses and doubles nothing. A spool has one shipper at a time: `once` is
+refused while the service runs. The credentials that systemd loads are only in the service's
+unit: `once` outside of it needs credentials_file in the configuration."""
 
 EPILOG = """\
 first steps:
