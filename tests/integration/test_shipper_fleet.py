@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.service.stop_signal import StopSignal
 from shipper.cli import main
 from shipper.configuration.loader import load_config
 from shipper.destinations.destination import open_destination
@@ -49,7 +50,7 @@ def config(request, tmp_path):
 def beat(config, tmp_path):
     """A function that puts the heartbeat of a host, as it was some seconds ago."""
     loaded = load_config(config).config
-    destination = open_destination(loaded)
+    destination = open_destination(loaded, StopSignal())
     spool = new_spool(tmp_path / "spool")
     add_bundle(spool, b"12", int(time.time() * 1000) - 7_200_000)
 
@@ -65,7 +66,7 @@ def beat(config, tmp_path):
 
 def put(config, key, content):
     loaded = load_config(config).config
-    open_destination(loaded).put_document(Document("heartbeat", "x", key, content))
+    open_destination(loaded, StopSignal()).put_document(Document("heartbeat", "x", key, content))
 
 
 def fleet(config, *arguments):
