@@ -14,6 +14,7 @@ class StopSignal:
 
     def __init__(self) -> None:
         self._set = False
+        self.fd = self._write_end = -1
         self.fd, self._write_end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
 
     def set(self) -> None:
@@ -23,9 +24,15 @@ class StopSignal:
             os.write(self._write_end, b"\0")
 
     def close(self) -> None:
-        """Give the descriptors back; nobody may wait on it, or set it, any more."""
-        os.close(self.fd)
-        os.close(self._write_end)
+        """Give the descriptors back; nobody may wait on it, or set it, any more. It is also done
+        with the last reference, so whoever uses ``fd`` keeps this object."""
+        for descriptor in (self.fd, self._write_end):
+            if descriptor >= 0:
+                os.close(descriptor)
+        self.fd = self._write_end = -1
+
+    def __del__(self) -> None:
+        self.close()
 
     def is_set(self) -> bool:
         """Whether the request was made."""

@@ -32,7 +32,7 @@ def blocks(heading, language):
 def shipped(any_store, tmp_path):
     """Bucket, and the bundles that `aod-shipper once` brought into it."""
     spool, bucket = new_spool(tmp_path / "spool"), any_store.create_bucket()
-    bundles = [add_bundle(spool, os.urandom(size), NOON + size) for size in SIZES]
+    bundles = [add_bundle(spool, os.urandom(size), NOON + at) for at, size in enumerate(SIZES)]
     key = write_key(tmp_path / "key", *key_lines(any_store))
     config = tmp_path / "shipper.yaml"
     config.write_text(
