@@ -203,7 +203,9 @@ def idle(place: Path, delivered: int) -> list[Figure]:
         command = [sys.executable, "-m", "shipper.cli", "run", "--config", str(config)]
         with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
             try:
+                tasks = Path(f"/proc/{process.pid}/task")
                 wait_for(lambda: not spool.pending(), "everything is shipped")
+                wait_for(lambda: len(list(tasks.iterdir())) == 1, "the threads that delivered end")
                 before = Usage.of(process.pid)
                 time.sleep(IDLE_SEC)
                 after = Usage.of(process.pid)
