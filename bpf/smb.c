@@ -179,6 +179,8 @@ static __always_inline void command_entered(u64 session_id, u32 tree_id, u64 mid
 	slot->tree_id = tree_id;
 	slot->smbcommand = command;
 	slot->is_compounded = is_compound_member();
+	/* Kernel 6.1 writes no further than the name's end: letters of the last owner would stay. */
+	__builtin_memset(slot->task, 0, sizeof(slot->task));
 	bpf_get_current_comm(&slot->task, sizeof(slot->task));
 	barrier(); /* whoever sees a start sees the whole slot */
 	slot->start_ns = bpf_ktime_get_ns();

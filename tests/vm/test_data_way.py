@@ -73,6 +73,7 @@ def test_a_slow_server_is_one_bundle_in_the_bucket(
     assert len([key for key in service.bundle_keys() if "slow_commands" in key]) == 1
 
     events = bundle.events
+    assert not [name for name in events["task"] if b"\0" in name], "letters of a slot's last owner"
     of_dd = events[(events["pid"] == pid) & (events["task"] == b"dd")]
     slow = of_dd[of_dd["metric_latency_ns"] >= 400_000_000]
     assert len(slow) >= 3, bundle.worst[:5]
