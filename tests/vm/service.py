@@ -90,7 +90,11 @@ class Service:
         self.bucket = minio.create_bucket()
 
     def start(self) -> None:
-        """Configure both for this lab and start them; returns when the probes are attached."""
+        """Configure both for this lab and start them; returns when the probes are attached.
+
+        The spool begins empty, whoever used it before: what is counted is this service's.
+        """
+        self._vm.run(["rm", "-rf", "/var/log/aod", "/var/lib/aod/agent"])
         self._vm.write("/etc/aod/config.yaml", AGENT_CONFIG, group="aod")
         if self._shipper_config is None:
             ship_to_bucket(self._vm, self._minio, self.bucket)
