@@ -1,0 +1,1 @@
+"""The Ansible collection against hosts that boot a systemd of their own."""

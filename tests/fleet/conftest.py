@@ -1,0 +1,32 @@
+"""Fixtures of the fleet: hosts that boot in a second, and the playbooks to run against them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import Protocol
+
+import pytest
+
+from tests.fleet.host import FleetHost
+from tests.fleet.host_image import HostImage, HostsUnavailableError, host_image
+from tests.requirements import skip_or_fail
+
+
+class BootHost(Protocol):
+    def __call__(self, name: str) -> FleetHost: ...
+
+
+@pytest.fixture(scope="session")
+def fleet_image() -> HostImage:
+    try:
+        return host_image()
+    except HostsUnavailableError as unavailable:
+        skip_or_fail(str(unavailable))
+
+
+@pytest.fixture
+def boot_host(fleet_image: HostImage) -> Iterator[BootHost]:
+    """Call it with a name for a fresh host, which ends with the test."""
+    with ExitStack() as hosts:
+        yield lambda name: hosts.enter_context(FleetHost(fleet_image, name))
