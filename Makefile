@@ -7,7 +7,7 @@ DEMO  := build/demo
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-test demo test test-fast test-vm lint bench traces lab lab-traces \
-	lab-replay crash-matrix store-matrix clean
+	lab-replay crash-matrix store-matrix dist clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -79,6 +79,9 @@ store-matrix: $(READY) ## spoil every request to a store, kill the shipper at ea
 	.ci/apt-install openssl
 	$(BIN)/python -m tests.minio_server
 	$(BIN)/python -m tests.store_matrix --every $(or $(EVERY),1)
+
+dist: $(READY) ## dist/aod-release-<version>.tar.gz, which a host is installed from without a network
+	$(BIN)/python -m release.build
 
 clean: ## remove what was built here
 	rm -rf build dist $(VENV) .mypy_cache .pytest_cache .ruff_cache *.egg-info

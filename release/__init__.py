@@ -1,0 +1,1 @@
+"""Makes the archive that a host is installed from: ``make dist``."""
