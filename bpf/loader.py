@@ -3,19 +3,26 @@
 bcc brings a compiler of more than 100 MB, so it lives only as long as it is needed. Its parent
 keeps the file descriptors; when the parent is gone, the kernel detaches the probes by itself.
 
-    python -m bpf.loader --socket FD [--ring-pages N]
+    python -m bpf.loader --socket FD [--ring-pages N | --service]
 
-FD is one end of a SOCK_SEQPACKET pair. One JSON message goes over it, with the descriptors that it
-refers to by number. On a fault the message is ``{"fault": {kind, message, remedy}}`` and the exit
-code 3.
+FD is a SOCK_SEQPACKET connection to the agent. One JSON message goes over it, with the descriptors
+that it refers to by number. On a fault the message is ``{"fault": {kind, message, remedy}}`` and
+the exit code 3.
+
+As a child of the agent it dies with its parent. As a service (``--service``) it first receives a
+request, ``{"ring_pages": N}`` with a descriptor that becomes its stderr, and dies when the agent
+closes the connection.
 """
 
 from __future__ import annotations
 
 import argparse
 import ctypes
+import fcntl
 import json
+import os
 import platform
+import select
 import signal
 import socket
 import sys
@@ -38,6 +45,8 @@ from bpf.program import Program
 EXIT_FAULT = 3
 DEFAULT_RING_PAGES = 256
 PR_SET_PDEATHSIG = 1
+STDERR = 2
+REQUEST_LIMIT = 1 << 10
 
 
 def main(
@@ -47,15 +56,20 @@ def main(
 ) -> int:
     """Exit code: 0 after a hand-over, 3 after a fault was reported."""
     options = _parse(arguments)
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    with socket.socket(fileno=options.socket) as parent:
+    with socket.socket(fileno=options.socket) as agent:
+        if options.service:
+            ring_pages = _take_request(agent)
+            _die_with_connection(agent)
+        else:
+            ring_pages = options.ring_pages
+            ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         try:
-            message, descriptors = load(probes, options.ring_pages, places)
+            message, descriptors = load(probes, ring_pages, places)
         except LoadFault as fault:
             report = {"kind": fault.kind, "message": fault.message, "remedy": fault.remedy}
-            parent.send(json.dumps({"fault": report}).encode())
+            _send(agent, {"fault": report}, [])
             return EXIT_FAULT
-        socket.send_fds(parent, [json.dumps(message).encode()], descriptors)
+        _send(agent, message, descriptors)
     return 0
 
 
@@ -90,6 +104,33 @@ def load(
         **parts.message(),
         **_description(bcc, headers, obstacles),
     }, parts.descriptors
+
+
+def _take_request(agent: socket.socket) -> int:
+    """The ring's pages; from now on stderr is where the agent reads it."""
+    data, descriptors, _, _ = socket.recv_fds(agent, REQUEST_LIMIT, 1)
+    if not descriptors:
+        sys.exit("the connection was closed without a request")
+    os.dup2(descriptors[0], STDERR)
+    os.close(descriptors[0])
+    return int(json.loads(data)["ring_pages"])
+
+
+def _die_with_connection(agent: socket.socket) -> None:
+    """Have the kernel end this process when the agent closes its end, also inside the compiler."""
+    fcntl.fcntl(agent, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(agent, fcntl.F_SETSIG, signal.SIGTERM)
+    fcntl.fcntl(agent, fcntl.F_SETFL, os.O_ASYNC)
+    poller = select.poll()
+    poller.register(agent, 0)
+    if poller.poll(0):
+        sys.exit("the connection was closed before anything was loaded")
+
+
+def _send(agent: socket.socket, message: dict[str, object], descriptors: Sequence[int]) -> None:
+    # The agent may read and close at once: that is no reason to die any more.
+    fcntl.fcntl(agent, fcntl.F_SETFL, 0)
+    socket.send_fds(agent, [json.dumps(message).encode()], descriptors)
 
 
 class DescriptorList:
@@ -152,7 +193,9 @@ def _description(
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="bpf.loader", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--socket", type=int, required=True, metavar="FD")
-    parser.add_argument("--ring-pages", type=int, default=DEFAULT_RING_PAGES, metavar="N")
+    mode = parser.add_mutually_exclusive_group()
+    mode.add_argument("--ring-pages", type=int, default=DEFAULT_RING_PAGES, metavar="N")
+    mode.add_argument("--service", action="store_true", help="FD is a connection to the service")
     return parser.parse_args(arguments)
 
 

@@ -41,6 +41,7 @@ def require_rights(status: Path = Path("/proc/self/status")) -> None:
         raise LoadFault(
             "not_root",
             "this process may not load BPF programs",
+            "systemctl start aod-loader.socket, which loads for the service; without the service "
             "run as root, or with CAP_BPF, CAP_PERFMON and CAP_DAC_READ_SEARCH",
         )
 

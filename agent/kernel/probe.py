@@ -15,7 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.kernel.loader_process import HandOver, LoadStopped, ProbeFault, garbage, run_loader
+from agent.kernel.hand_over import HandOver, LoadStopped, ProbeFault, garbage
+from agent.kernel.loader_process import run_loader
+from agent.kernel.loader_service import ask_loader, offers_loading
 from bpf import abi
 
 __all__ = ["LoadStopped", "Probe", "ProbeFault", "load_probe"]
@@ -104,13 +106,16 @@ def load_probe(
     command: Sequence[str] | None = None,
     stop_fd: int | None = None,
 ) -> Probe:
-    """Load and attach the program through a short-lived child; blocks until that is done.
+    """Load and attach the program; blocks until that is done.
 
-    ``ring_pages`` is a power of two; ``command`` replaces the loader. Raises `ProbeFault`, and
-    `LoadStopped` when ``stop_fd`` became readable meanwhile.
+    The loader's service does it where there is one, else a short-lived child. ``ring_pages`` is a
+    power of two; ``command`` is a child to be used instead. Raises `ProbeFault`, and `LoadStopped`
+    when ``stop_fd`` became readable meanwhile.
     """
     if ring_pages < 1 or ring_pages & (ring_pages - 1):
         raise ValueError(f"ring_pages must be a power of two, not {ring_pages}")
+    if command is None and offers_loading():
+        return Probe(ask_loader(ring_pages, timeout_sec, stop_fd))
     loader = command or (sys.executable, "-m", "bpf.loader")
     return Probe(run_loader([*loader, "--ring-pages", str(ring_pages)], timeout_sec, stop_fd))
 

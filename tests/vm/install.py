@@ -23,6 +23,8 @@ BUILD_FILES = ("pyproject.toml", "README.md", "LICENSE")
 CONFIG_FILES = (
     "aod-agent.service",
     "aod-fleet.sysusers.conf",
+    "aod-loader.socket",
+    "aod-loader@.service",
     "aod-relay.sshd.conf",
     "aod-relay.sysusers.conf",
     "aod-relay.tmpfiles.conf",
@@ -48,7 +50,7 @@ install -D -m 0644 aod-fleet.sysusers.conf /etc/sysusers.d/aod-fleet.conf
 systemd-sysusers
 install -d -m 0755 /etc/aod
 install -m 0640 -g aod config.yaml shipper.yaml /etc/aod/
-install -m 0644 aod-agent.service aod-shipper.service /etc/systemd/system/
+install -m 0644 aod-*.service aod-*.socket /etc/systemd/system/
 systemctl daemon-reload
 systemctl --quiet enable aod-agent.service aod-shipper.service
 """
