@@ -26,13 +26,13 @@ from agent.kernel.hand_over import (
 LOADER_SOCKET = Path("/run/aod-loader.socket")
 
 
-def offers_loading(path: Path = LOADER_SOCKET) -> bool:
+def offers_loading() -> bool:
     """Whether there is such a service, and it is for this user."""
-    return os.access(path, os.W_OK)
+    return os.access(LOADER_SOCKET, os.W_OK, effective_ids=True)
 
 
 def ask_loader(
-    ring_pages: int, timeout_sec: float, stop_fd: int | None = None, path: Path = LOADER_SOCKET
+    ring_pages: int, timeout_sec: float, stop_fd: int | None = None, path: Path | None = None
 ) -> HandOver:
     """Have the program loaded; blocks until that is done. The loader is gone, or going, then.
 
@@ -40,7 +40,7 @@ def ask_loader(
     """
     request = json.dumps({"ring_pages": ring_pages}).encode()
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as channel, noise_file() as noise:
-        _connect(channel, path, timeout_sec)
+        _connect(channel, path or LOADER_SOCKET, timeout_sec)
         try:
             socket.send_fds(channel, [request], [noise.fileno()])
             wait_for_message(channel, timeout_sec, stop_fd)

@@ -13,8 +13,8 @@ import pytest
 
 from agent.config_loader import load_config
 from agent.controller import Controller
+from agent.kernel.hand_over import ProbeFault
 from agent.kernel.kernel_filter import kernel_settings
-from agent.kernel.loader_process import ProbeFault
 from agent.kernel.probe import Probe, load_probe
 from agent.kernel.probe_opener import ProbeOpener
 from agent.service.status_server import query_status
