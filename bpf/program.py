@@ -140,7 +140,8 @@ def _compile_fault(error: Exception, headers: KernelHeaders) -> LoadFault:
     return LoadFault(
         "compile",
         f"{error} with headers {headers.path}: {noise}",
-        "install the headers of the running kernel, or name a tree in BCC_KERNEL_SOURCE",
+        "install the headers of the running kernel, or name a tree in BCC_KERNEL_SOURCE "
+        "(Environment= of aod-loader@.service)",
     )
 
 
