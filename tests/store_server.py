@@ -162,8 +162,12 @@ class StoreServer(abc.ABC):
 
 
 def free_port() -> int:
-    """A TCP port of 127.0.0.1 that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A TCP port of 127.0.0.1 that nobody listens on now, of those that no outgoing connection is
+    given: so it stays free until it is listened on, and while a server is away for a time."""
+    limits = Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()
+    lowest_given = max(int(limits[0]), 10_000)
+    while True:
+        port = 5_000 + secrets.randbelow(lowest_given - 5_000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port

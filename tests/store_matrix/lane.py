@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import random
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,7 +21,6 @@ class Lane:
 
     def __init__(self, binary: Path, directory: Path, write_only: bool) -> None:
         self.server = MinioServer(binary, directory)
-        self.server.port = _steady_port()
         self._certificates = Certificates(directory)
         self._proxies = {
             False: StoreProxy(self.server),
@@ -92,15 +89,3 @@ class Lane:
         for entry in client.list_objects_v2(Bucket=bucket).get("Contents", []):
             client.delete_object(Bucket=bucket, Key=entry["Key"])
         client.delete_bucket(Bucket=bucket)
-
-
-def _steady_port() -> int:
-    """A free port that no outgoing connection is given: the store must get it again when it comes
-    back."""
-    limits = Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()
-    lowest_given = max(int(limits[0]), 10_000)
-    while True:
-        port = random.randrange(5_000, lowest_given)  # noqa: S311 - no secret
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
