@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -400,15 +399,6 @@ with socket.socket(socket.AF_UNIX) as client:
     client.shutdown(socket.SHUT_WR)
     print(client.makefile().read())
 """
-
-
-@pytest.fixture
-def public_directory() -> Iterator[Path]:
-    """One that every user can reach, by a path without a private part."""
-    with tempfile.TemporaryDirectory() as name:
-        directory = Path(name)
-        directory.chmod(0o755)
-        yield directory
 
 
 def as_nobody(word: str, path: Path, group: int) -> subprocess.CompletedProcess[str]:

@@ -5,9 +5,7 @@ import signal
 import stat
 import subprocess
 import sys
-import tempfile
 import traceback
-from pathlib import Path
 
 import pytest
 
@@ -206,21 +204,13 @@ def as_nobody(groups, function):
 
 
 @pytest.fixture
-def shared_directory():
-    """A directory that other users may enter (pytest's own are closed)."""
-    with tempfile.TemporaryDirectory() as directory:
-        Path(directory).chmod(0o711)
-        yield Path(directory)
-
-
-@pytest.fixture
-def shared_spool(shared_directory):
+def shared_spool(public_directory):
     """A spool as the agent's unit makes it: of root and one group."""
-    spool = new_spool(shared_directory / "spool")
+    spool = new_spool(public_directory / "spool")
     for path in (spool.root, spool.batches):
         os.chown(path, 0, SPOOL_GROUP)
     spool.batches.chmod(BATCHES_MODE)
-    bucket = shared_directory / "bucket"
+    bucket = public_directory / "bucket"
     bucket.mkdir()
     os.chown(bucket, NOBODY, NOBODY)
     return spool

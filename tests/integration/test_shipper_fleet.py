@@ -7,7 +7,6 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -195,13 +194,11 @@ def test_behind_a_relay_it_says_where_to_ask(tmp_path):
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
-def test_closed_directory_names_the_user_to_be(tmp_path):
-    path = tmp_path / "shipper.yaml"
-    bucket = tmp_path / "bucket"
+def test_closed_directory_names_the_user_to_be(public_directory):
+    path = public_directory / "shipper.yaml"
+    bucket = public_directory / "bucket"
     bucket.mkdir(0o700)
     path.write_text(f"spool: /s\ndestination:\n  type: directory\n  path: {bucket}\n")
-    for parent in [path, *list(Path(path).parents)[:3]]:
-        parent.chmod(0o755)
     os.seteuid(65534)
     try:
         status, _, errors = fleet(path)

@@ -4,6 +4,7 @@ import ctypes
 import json
 import os
 import struct
+from dataclasses import replace
 
 import pytest
 
@@ -94,11 +95,11 @@ def test_retry_without_a_service_says_what_to_do(config):
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
-def test_retry_without_the_right_names_the_user_to_be(spool, config):
-    loaded = load_config(config).config
-    spool.batches.chmod(0o555)
-    for parent in (spool.batches, *spool.batches.parents[:3]):
-        parent.chmod(0o755)
+def test_retry_without_the_right_names_the_user_to_be(config, public_directory):
+    spool = new_spool(public_directory / "spool")
+    loaded = replace(load_config(config).config, spool=spool.root)
+    for directory in (spool.root, spool.batches):
+        directory.chmod(0o755)
     with SpoolLock(spool.batches):
         os.seteuid(NOBODY)
         try:
