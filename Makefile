@@ -37,12 +37,22 @@ demo: $(READY) ## a recorded slow phase through agent and shipper into build/dem
 	@echo '== bucket'
 	@cd $(DEMO)/bucket && find . -type f | sort
 
+# Most tests wait more than they work: several at a time take a fraction of the time. Then follow,
+# one by one, those that want the machine to themselves. Both parts run, whatever becomes of one.
+WORKERS := 4
+define run_tests
+	@failed=0; \
+	$(BIN)/python -m pytest -m 'not (vm or alone)' --numprocesses $(WORKERS) --dist worksteal || failed=1; \
+	$(BIN)/python -m pytest -m '$(1)' || failed=1; \
+	exit $$failed
+endef
+
 test: setup-test ## every test: lint, types, eBPF, MinIO, virtual machine
-	$(BIN)/python -m pytest
+	$(call run_tests,vm or alone)
 
 test-fast: $(READY) ## the tests that need no virtual machine
 	-$(BIN)/python -m tests.go_programs
-	$(BIN)/python -m pytest -m 'not vm'
+	$(call run_tests,alone and not vm)
 
 test-vm: setup-test ## the tests on a real SMB mount; AOD_VM_KERNEL=6.12 for the other kernel
 	$(BIN)/python -m pytest -m vm

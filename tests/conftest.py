@@ -48,3 +48,24 @@ def any_store(request: pytest.FixtureRequest) -> StoreServer:
     """Each store in turn."""
     server: StoreServer = request.getfixturevalue(request.param)
     return server
+
+
+class FailuresAtOnce:
+    """One line for each failure when it happens; pytest shows the rest of it at its end."""
+
+    def __init__(self, terminal: pytest.TerminalReporter) -> None:
+        self._terminal = terminal
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.failed:
+            crash = getattr(report.longrepr, "reprcrash", None)
+            first = (crash.message if crash else report.longreprtext).partition("\n")[0]
+            self._terminal.write_line(f"\n{report.nodeid} ({report.when}): {first}", red=True)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_configure(config: pytest.Config) -> None:
+    terminal = config.pluginmanager.get_plugin("terminalreporter")
+    if terminal is not None:
+        config.pluginmanager.register(FailuresAtOnce(terminal))

@@ -14,7 +14,8 @@ from tests.event_storm import storm
 from tests.lab.replay import without_actions
 from tests.live_agent import CONFIG, LiveAgent
 
-pytestmark = pytest.mark.ebpf
+# It measures what this machine can do at most.
+pytestmark = [pytest.mark.ebpf, pytest.mark.alone]
 __all__ = ["ebpf_host"]
 
 RATE = 1_000_000
