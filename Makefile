@@ -21,7 +21,7 @@ $(READY): pyproject.toml
 setup: $(READY) ## the virtual environment
 
 setup-test: $(READY) ## what the tests need: packages, S3 servers and clients, the virtual machine's image
-	.ci/apt-install python3-bpfcc linux-headers-amd64 mmdebstrap qemu-system-x86 e2fsprogs \
+	.ci/apt-install python3-bpfcc linux-headers-amd64 mmdebstrap qemu-system-x86 qemu-utils e2fsprogs \
 		openssh-client openssh-server rsync systemd-container zstd iproute2 kmod strace jq
 	$(BIN)/python -m tests.go_programs
 	$(BIN)/python -m tests.vm.image --kernel $${AOD_VM_KERNEL:-6.1}

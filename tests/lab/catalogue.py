@@ -10,7 +10,7 @@ from fnmatch import fnmatchcase
 
 from tests.vm import faults
 from tests.vm.faults import Fault
-from tests.vm.smb_share import PUBLIC_SHARE, SMALL_SHARE, SMB_USER
+from tests.vm.smb_server import PUBLIC_SHARE, SMALL_SHARE, SMB_USER
 
 Parameters = Mapping[str, int]
 

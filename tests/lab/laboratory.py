@@ -15,7 +15,8 @@ from tests.vm.faults import SERVER_UNIT
 from tests.vm.install import install
 from tests.vm.machine import STRICT_BASH, GuestCommandError, MachineError, VirtualMachine
 from tests.vm.service import AGENT, COMMAND
-from tests.vm.smb_share import PUBLIC_SHARE, SMALL_SHARE, SMB_USER, SmbShare
+from tests.vm.smb_server import PUBLIC_SHARE, SMALL_SHARE, SMB_USER
+from tests.vm.smb_share import SmbShare
 
 CONFIG = Path(__file__).with_name("config.yaml")
 GUEST_PROGRAMS = Path(__file__).with_name("guest")

@@ -43,7 +43,12 @@ def server_link(*impairment: str) -> Fault:
 
 def client_link(*impairment: str) -> Fault:
     """What netem does to every packet that the client sends, such as ``rate 500kbit``."""
-    return _qdisc("tc qdisc", CLIENT_END, "netem limit 100000", *impairment)
+    return device(CLIENT_END, *impairment)
+
+
+def device(name: str, *impairment: str) -> Fault:
+    """What netem does to every packet that leaves the guest by that network device."""
+    return _qdisc("tc qdisc", name, "netem limit 100000", *impairment)
 
 
 def delay(milliseconds: int, jitter_ms: int = 0) -> Fault:

@@ -21,6 +21,7 @@ BUILD_TIMEOUT_S = 1800
 HOST_TOOLS = {
     "mke2fs": "e2fsprogs",
     "mmdebstrap": "mmdebstrap",
+    "qemu-img": "qemu-utils",
     "qemu-system-x86_64": "qemu-system-x86",
     "setpriv": "util-linux",
     "ssh": "openssh-client",

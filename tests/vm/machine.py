@@ -6,6 +6,7 @@ import socket
 import subprocess
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -15,6 +16,7 @@ from tests.vm.image import Image
 HOST_ADDRESS = "10.0.2.2"
 
 BOOT_TIMEOUT_S = 600
+SHUTDOWN_TIMEOUT_S = 300
 # A busy host slows an emulated guest tenfold: systemd's own patience must not end the boot.
 KERNEL_COMMAND_LINE = (
     "root=/dev/vda rw console=ttyS0 panic=-1 mitigations=off systemd.show_status=no "
@@ -48,24 +50,29 @@ class GuestCommandError(Exception):
 
 
 class VirtualMachine:
-    """One QEMU guest, booted from a snapshot of the image: it starts clean every time.
+    """One QEMU guest on a disk of its own over the image's: it starts clean every time.
 
     A context manager: entering returns once the guest's services are up. Commands are
     either an argv list or a bash script (run with -euo pipefail), executed as root. Enter it
     on a thread that outlives it: the guest is killed with the thread that started it.
-    `ssh_port` of the host's loopback is the guest's sshd.
+    `ssh_port` of the host's loopback is the guest's sshd, which takes `ssh_key`. ``devices`` are
+    further arguments for QEMU.
     """
 
-    def __init__(self, image: Image, memory_mb: int = 2048, cpus: int = 2) -> None:
-        self._image = image
-        self._memory_mb = memory_mb
-        self._cpus = cpus
-        self._directory = Path(tempfile.mkdtemp(prefix="aod-vm-"))
+    def __init__(
+        self, image: Image, memory_mb: int = 2048, cpus: int = 2, devices: Sequence[str] = ()
+    ) -> None:
+        self.ssh_key = image.ssh_key
         self.ssh_port = _free_port()
+        self._kernel, self._initrd = image.kernel, image.initrd
+        self._backing_disk = image.disk
+        self._hardware = ["-m", str(memory_mb), "-smp", str(cpus), *devices]
+        self._directory = Path(tempfile.mkdtemp(prefix="aod-vm-"))
         self._children: list[subprocess.Popen[bytes]] = []
 
     def __enter__(self) -> "VirtualMachine":
         try:
+            self._make_disk()
             self._boot()
         except BaseException:
             self.stop()
@@ -148,6 +155,25 @@ class VirtualMachine:
     def console_tail(self) -> str:
         return "\n".join(self.console().splitlines()[-CONSOLE_TAIL_LINES:])
 
+    def reboot(self) -> None:
+        """Shut down cleanly and boot the kernel that the guest has as its default by now.
+
+        Returns once the services are up again. That kernel is what `/vmlinuz` and `/initrd.img`
+        lead to, which Debian keeps: the host boots it, so it is fetched out of the guest before.
+        """
+        for link, path in (("/vmlinuz", "vmlinuz"), ("/initrd.img", "initrd.img")):
+            self.get(link, self._directory / path)
+        self._kernel, self._initrd = self._directory / "vmlinuz", self._directory / "initrd.img"
+        qemu, master = self._children
+        self.run(["systemctl", "--no-block", "reboot"])
+        try:
+            qemu.wait(SHUTDOWN_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            raise MachineError(f"the guest did not shut down{self._last_words()}") from None
+        master.wait()
+        self._children.clear()
+        self._boot()
+
     def stop(self) -> None:
         """Pull the plug. What the guest wrote is gone; may be called twice."""
         for child in reversed(self._children):
@@ -155,6 +181,15 @@ class VirtualMachine:
             child.wait()
         self._children.clear()
         shutil.rmtree(self._directory, ignore_errors=True)
+
+    def _make_disk(self) -> None:
+        backing = ["-b", str(self._backing_disk), "-F", "raw"]
+        command = ["qemu-img", "create", "-q", "-f", "qcow2", *backing, str(self._disk)]
+        subprocess.run(command, stdin=subprocess.DEVNULL, check=True, timeout=60)
+
+    @property
+    def _disk(self) -> Path:
+        return self._directory / "disk.qcow2"
 
     def _boot(self) -> None:
         with (self._directory / "qemu.log").open("wb") as log:
@@ -172,14 +207,16 @@ class VirtualMachine:
         return [
             "qemu-system-x86_64",
             *("-accel", "tcg,thread=multi", "-cpu", "max"),
-            *("-m", str(self._memory_mb), "-smp", str(self._cpus)),
-            *("-kernel", str(self._image.kernel), "-initrd", str(self._image.initrd)),
+            *("-kernel", str(self._kernel), "-initrd", str(self._initrd)),
             *("-append", KERNEL_COMMAND_LINE),
-            *("-drive", f"file={self._image.disk},if=virtio,format=raw,snapshot=on"),
+            # The disk is nobody's any more when the host crashes: no write of it need be durable.
+            *("-drive", f"file={self._disk},if=virtio,format=qcow2,cache=unsafe"),
             *("-netdev", f"user,id=n0,hostfwd=tcp:127.0.0.1:{self.ssh_port}-:22"),
             *("-device", "virtio-net-pci,netdev=n0"),
+            *self._hardware,
             *("-display", "none", "-no-reboot"),
-            *("-serial", f"file:{self._directory / 'console.log'}"),
+            *("-chardev", f"file,id=console,append=on,path={self._directory / 'console.log'}"),
+            *("-serial", "chardev:console"),
         ]
 
     def _wait_for_services(self, qemu: "subprocess.Popen[bytes]") -> None:
@@ -229,7 +266,7 @@ class VirtualMachine:
             "ConnectTimeout": "10",
             "ControlPath": self._directory / "ssh",
             "IdentitiesOnly": "yes",
-            "IdentityFile": self._image.ssh_key,
+            "IdentityFile": self.ssh_key,
             "LogLevel": "ERROR",
             "Port": self.ssh_port,
             "StrictHostKeyChecking": "no",

@@ -26,6 +26,7 @@ PACKAGES = (
     "procps",
     "psmisc",
     "python3",
+    "python3-apt",
     "python3-bpfcc",
     "python3-numpy",
     "python3-pip",

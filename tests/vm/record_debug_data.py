@@ -6,9 +6,11 @@ import sys
 from contextlib import AbstractContextManager
 from pathlib import Path
 
+from tests.vm.faults import NAMESPACE, SERVER_UNIT
 from tests.vm.image import image_for
 from tests.vm.machine import VirtualMachine
-from tests.vm.smb_share import MOUNT_OPTIONS, NAMESPACE, PRIVATE_SHARE, UNIT, SmbShare
+from tests.vm.smb_server import MOUNT_OPTIONS, PRIVATE_SHARE
+from tests.vm.smb_share import SmbShare
 
 DATA = Path(__file__).parents[1] / "data" / "debug_data"
 KERNELS = ("6.1", "6.12")
@@ -43,7 +45,7 @@ guest ok = yes
 force user = alice
 read only = no
 END
-systemctl restart {UNIT}
+systemctl restart {SERVER_UNIT}
 """
 
 
@@ -81,7 +83,7 @@ class Recorder:
             self._share.unmount(place)
         self._vm.run(
             "sed -i '/global/a server multi channel support = yes' /etc/samba/smb.conf; "
-            f"systemctl restart {UNIT}"
+            f"systemctl restart {SERVER_UNIT}"
         )
         options = f"{MOUNT_OPTIONS},multichannel,max_channels=2"
         self._share.mount(PRIVATE, PRIVATE_SHARE, options)

@@ -9,51 +9,12 @@ end only: a delay is paid once per command, and nothing else in the guest feels 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 
-from tests.vm import faults
-from tests.vm.faults import CLIENT_END, NAMESPACE, SERVER_END, SERVER_UNIT, Fault
+from tests.vm import faults, smb_server
+from tests.vm.faults import CLIENT_END, NAMESPACE, SERVER_END, Fault
 from tests.vm.machine import VirtualMachine
+from tests.vm.smb_server import MOUNT_OPTIONS, PUBLIC_SHARE, SMB_USER
 
 SERVER = "10.99.0.2"
-
-#: A tree that anyone may write to, one for SMB_USER only, and one on a file system of its own.
-PUBLIC_SHARE, PRIVATE_SHARE, SMALL_SHARE = "share", "private", "small"
-SMALL_SIZE_MB = 16
-SMB_USER, SMB_PASSWORD = "alice", "a-lab-password"
-CREDENTIALS_FILE = "/root/smb-credentials"
-
-#: No client cache: every operation of a test becomes a command on the wire.
-MOUNT_OPTIONS = "vers=3.1.1,cache=none,actimeo=0,nolease"
-
-_SMB_CONF = f"""\
-[global]
-server role = standalone server
-server min protocol = SMB3_11
-map to guest = Bad User
-load printers = no
-disable spoolss = yes
-log level = 1
-[{PUBLIC_SHARE}]
-path = /srv/{PUBLIC_SHARE}
-guest ok = yes
-force user = {SMB_USER}
-read only = no
-[{PRIVATE_SHARE}]
-path = /srv/{PRIVATE_SHARE}
-valid users = {SMB_USER}
-read only = no
-[{SMALL_SHARE}]
-path = /srv/{SMALL_SHARE}
-guest ok = yes
-force user = {SMB_USER}
-read only = no
-"""
-
-_UNIT_FILE = f"""\
-[Service]
-Type=notify
-NetworkNamespacePath=/run/netns/{NAMESPACE}
-ExecStart=/usr/sbin/smbd --foreground --no-process-group
-"""
 
 # A large MTU: replies and writes then leave as one packet, and a delay is paid once.
 _SET_UP = f"""
@@ -64,23 +25,6 @@ ip link set {CLIENT_END} up
 ip -n {NAMESPACE} addr add {SERVER}/24 dev {SERVER_END}
 ip -n {NAMESPACE} link set {SERVER_END} up
 ip -n {NAMESPACE} link set lo up
-useradd --no-create-home {SMB_USER}
-install -d -o {SMB_USER} -m 0755 /srv/{PUBLIC_SHARE} /srv/{PRIVATE_SHARE}
-mkdir /srv/{SMALL_SHARE}
-mount -t tmpfs -o size={SMALL_SIZE_MB}m,mode=0755 small /srv/{SMALL_SHARE}
-chown {SMB_USER} /srv/{SMALL_SHARE}
-cat > /etc/samba/smb.conf <<'END'
-{_SMB_CONF}
-END
-cat > /etc/systemd/system/{SERVER_UNIT} <<'END'
-{_UNIT_FILE}
-END
-printf '%s\\n%s\\n' {SMB_PASSWORD} {SMB_PASSWORD} | smbpasswd -s -a {SMB_USER}
-umask 077
-printf 'username=%s\\npassword=%s\\n' {SMB_USER} {SMB_PASSWORD} > {CREDENTIALS_FILE}
-systemctl daemon-reload
-systemctl start {SERVER_UNIT}
-modprobe cifs
 """
 
 
@@ -93,16 +37,14 @@ class SmbShare:
     def set_up(self) -> None:
         """Configure and start the server. Once per machine."""
         self._vm.run(_SET_UP)
+        smb_server.serve(self._vm, f"NetworkNamespacePath=/run/netns/{NAMESPACE}")
+        self._vm.run(["modprobe", "cifs"])
 
     def mount(
         self, mount_point: str, share: str = PUBLIC_SHARE, options: str = MOUNT_OPTIONS
     ) -> None:
         """Mount the private share as SMB_USER, another one as guest."""
-        who = f"credentials={CREDENTIALS_FILE}" if share == PRIVATE_SHARE else "guest"
-        self._vm.run(["mkdir", "-p", mount_point])
-        self._vm.run(
-            ["mount", "-t", "cifs", f"//{SERVER}/{share}", mount_point, "-o", f"{who},{options}"]
-        )
+        smb_server.mount(self._vm, SERVER, mount_point, share, options)
 
     def unmount(self, mount_point: str) -> None:
         self._vm.run(["umount", mount_point])

@@ -16,7 +16,8 @@ from tests.vm.faults import NAMESPACE, SERVER_END, Fault
 from tests.vm.install import Installation
 from tests.vm.machine import VirtualMachine
 from tests.vm.service import AGENT, COMMAND
-from tests.vm.smb_share import MOUNT_OPTIONS, PUBLIC_SHARE, SERVER, SmbShare
+from tests.vm.smb_server import MOUNT_OPTIONS, PUBLIC_SHARE
+from tests.vm.smb_share import SERVER, SmbShare
 
 CONFIG_FILE = "/etc/aod/config.yaml"
 SPOOL = "/var/log/aod/batches"

@@ -7,7 +7,8 @@ import pytest
 
 from tests.vm.conftest import MOUNT_POINT
 from tests.vm.machine import GuestCommandError, VirtualMachine
-from tests.vm.smb_share import PRIVATE_SHARE, SmbShare
+from tests.vm.smb_server import PRIVATE_SHARE
+from tests.vm.smb_share import SmbShare
 
 DELAY_MS = 400
 
