@@ -7,7 +7,7 @@ DEMO  := build/demo
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-test demo test test-fast test-vm lint bench traces lab lab-traces \
-	lab-replay crash-matrix store-matrix dist clean
+	lab-replay fleet-lab crash-matrix store-matrix dist clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -22,7 +22,7 @@ setup: $(READY) ## the virtual environment
 
 setup-test: $(READY) ## what the tests need: packages, S3 servers and clients, the virtual machine's image
 	.ci/apt-install python3-bpfcc linux-headers-amd64 mmdebstrap qemu-system-x86 qemu-utils e2fsprogs \
-		openssh-client openssh-server rsync systemd-container zstd iproute2 kmod strace jq
+		openssh-client openssh-server rsync systemd-container zstd iproute2 kmod strace jq vagrant
 	$(BIN)/python -m tests.go_programs
 	$(BIN)/python -m tests.vm.image --kernel $${AOD_VM_KERNEL:-6.1}
 
@@ -80,6 +80,9 @@ lab-traces: setup-test ## the same, and keep the episodes in tests/data/episodes
 
 lab-replay: $(READY) ## score the kept episodes again, without a virtual machine
 	$(BIN)/python -m tests.lab.replay
+
+fleet-lab: setup-test ## roll out, upgrade, break and remove a fleet of virtual machines; FLEET=--topology=direct for a part
+	$(BIN)/python -m tests.fleet_lab $(FLEET)
 
 crash-matrix: $(READY) ## kill or fail every I/O step, lose power after each; EVERY=5 for a part
 	.ci/apt-install strace
