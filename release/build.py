@@ -83,7 +83,6 @@ def build_wheel(project: Path, directory: Path) -> Path:
         for package in PACKAGES:
             ignored = shutil.ignore_patterns("__pycache__")
             shutil.copytree(project / package, source / package, ignore=ignored)
-        set_modes(source)
         pip = [sys.executable, str(_wheel_of("pip", tools) / "pip")]
         offline = ["--no-index", "--find-links", str(tools[0].parent)]
         target = ["--no-deps", "--wheel-dir", str(directory), str(source)]

@@ -22,6 +22,8 @@ from pathlib import Path
 
 # Runs on any Python 3.6, to tell those who started it by the system's old one which they need.
 OLDEST_PYTHON = (3, 10)
+# pip asks what it finds on PATH for the system's name.
+PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 PIP_TIMEOUT_SEC = 900
 CHECK_TIMEOUT_SEC = 300
 
@@ -128,6 +130,8 @@ def is_installed(target: Path, content: str) -> bool:
         if target.exists() or target.is_symlink():
             raise InstallError(f"{target} is not a directory: move it away")
         return False
+    if (target / BEGUN).exists():
+        return False
     if (target / COMPLETE).exists():
         if (target / COMPLETE).read_text().strip() != content:
             raise InstallError(
@@ -135,7 +139,7 @@ def is_installed(target: Path, content: str) -> bool:
                 "new build a version of its own"
             )
         return runs(target)
-    if any(target.iterdir()) and not (target / BEGUN).exists():
+    if any(target.iterdir()):
         raise InstallError(f"{target} is not of this installer's making: move it away")
     return False
 
@@ -182,7 +186,7 @@ def fill(release: Path, target: Path, lock: int) -> None:
 def run(target: Path, lock: int, arguments: "list[str]") -> None:
     """By the environment's Python. Raises InstallError with the last that it said."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("PIP_", "PYTHON"))}
-    environment.update(PIP_CONFIG_FILE=os.devnull, LC_ALL="C.UTF-8")
+    environment.update(PIP_CONFIG_FILE=os.devnull, LC_ALL="C.UTF-8", PATH=PATH)
     done = subprocess.run(
         [str(target / "bin" / "python"), "-I", *arguments],
         env=environment,

@@ -38,7 +38,7 @@ def locked_wheels(lock: Path, python: str) -> list[Path]:
     Raises ReleaseError when a wheel cannot be had, or is not the one that the lock means.
     """
     key = hashlib.sha256(lock.read_bytes()).hexdigest()[:16]
-    directory = cache_directory() / f"wheels-{key}-{python}"
+    directory = cache_directory() / f"wheels-{key}-cp{python.replace('.', '')}"
     with exclusive_lock(directory.with_suffix(".lock")):
         if not directory.exists():
             partial = directory.with_suffix(".partial")
@@ -73,6 +73,7 @@ def run_pip(pip: list[str], *arguments: str, environment: dict[str, str] | None 
         text=True,
         timeout=PIP_TIMEOUT_SEC,
         check=False,
+        umask=0o022,  # of whoever builds would be seen in the wheel
     )
     if done.returncode:
         raise ReleaseError(f"pip {arguments[0]} failed with {done.returncode}:\n{done.stderr}")
