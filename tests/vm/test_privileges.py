@@ -19,7 +19,7 @@ CAP_SYSLOG = 34
 LOADING = f"systemctl is-active --quiet '{LOADERS}'"
 NOBODY_LOADS = f"! {LOADING} && ! pgrep --full --exact '.*bpf[.]loader.*'"
 
-# One after the other, as the agent would: numbers of x86-64.
+# Numbers of x86-64. The argument is what unshare is refused for: CLONE_NEWNS.
 FORBIDDEN = """\
 import ctypes, errno
 call = ctypes.CDLL(None, use_errno=True).syscall
@@ -27,7 +27,7 @@ numbers = dict(bpf=321, perf_event_open=298, ptrace=101, process_vm_writev=311, 
     unshare=272, init_module=175, setuid=105, add_key=248)
 for name, number in numbers.items():
     ctypes.set_errno(0)
-    call(number, 0, 0, 0, 0, 0, 0)
+    call(number, 0x20000, 0, 0, 0, 0, 0)
     print(name, errno.errorcode.get(ctypes.get_errno(), "nothing"))
 """
 # The agent's unit with another program in it.
