@@ -40,7 +40,7 @@ BPF_PROG_GET_FD_BY_ID = 13
 ENTER, FINISH, FAIL, COMPOUND, RECONNECT, BURST = 1, 2, 3, 4, 5, 6
 MOST_BURST = 250
 TEST_HOST = "files.department.example"
-DEADLINE_SEC = 20
+DEADLINE_SEC = 60
 
 libc = ctypes.CDLL(None, use_errno=True)
 

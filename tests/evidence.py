@@ -111,7 +111,7 @@ class Journal:
         self._socket.close()
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
+def wait_until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
     """Return when ``condition`` holds; fail if it does not in time."""
     deadline = time.monotonic() + seconds
     while not condition():

@@ -65,12 +65,12 @@ def check(bundle: SpooledBundle, sleeper: int) -> None:
     assert b"Linux" in files["osinfo.log"]
     labels = map(json.loads, files["labels.jsonl"].splitlines())
     phases = {row["phase"]: row["t_mono_ns"] for row in labels}
-    assert phases["end"] - phases["trigger"] >= 1e9, "it lasts as long as asked for"
+    assert phases["end"] - phases["trigger"] >= 2e9, "it lasts as long as asked for"
     assert phases["trigger"] <= samples[0]["t_mono_ns"] <= phases["end"]
 
 
 def test_without_an_agent_the_command_is_one(config: Path, tmp_path: Path, sleeper: int) -> None:
-    result = capture(config, "--duration", 1, "--target-pid", sleeper, "--label", "slow upload")
+    result = capture(config, "--duration", 2, "--target-pid", sleeper, "--label", "slow upload")
     assert result.returncode == 0, result.stderr
     bundle = only_bundle(tmp_path)
     assert result.stdout.splitlines()[0] == str(bundle.archive)
@@ -83,7 +83,7 @@ def test_a_running_agent_makes_it_and_goes_on(config: Path, tmp_path: Path, slee
     with subprocess.Popen(arguments("run", config), cwd=ROOT, env=environment) as agent:
         try:
             wait_until((tmp_path / "run" / "agent.sock").exists)
-            more = ("--duration", 1, "--target-pid", sleeper, "--label", "slow upload", "--json")
+            more = ("--duration", 2, "--target-pid", sleeper, "--label", "slow upload", "--json")
             result = capture(config, *more)
             assert result.returncode == 0, result.stderr
             bundle = only_bundle(tmp_path)

@@ -13,7 +13,7 @@ from agent.kernel.module_events import loaded_cifs, wait_for_cifs, wait_for_new_
 from agent.service.stop_signal import StopSignal
 
 ANNOUNCER = Path("/sys/devices/virtual/mem/null/uevent")
-DEADLINE_SEC = 20
+DEADLINE_SEC = 60
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can make announcements")
 
 
