@@ -1,0 +1,46 @@
+"""The opposite of an activation: units and files go."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any, Mapping
+
+from ansible_collections.aod.fleet.plugins.module_utils import units
+from ansible_collections.aod.fleet.plugins.module_utils.live_file import remove
+
+
+def deactivate(parameters: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
+    """Stop and disable the units; remove files, trees, and the directories that are empty then.
+
+    Doing it twice does no harm.
+
+    Raises OSError and `CommandError`.
+    """
+    paths = [Path(one["dest"]) for one in parameters["files"]]
+    files = [path for path in paths if path.is_symlink() or path.exists()]
+    trees = [Path(one) for one in parameters["trees"] if Path(one).exists()]
+    states = {unit: units.state_of(unit) for unit in parameters["units"]}
+    alive = [unit for unit, state in states.items() if state.enabled or state.active]
+    if not check_mode:
+        for unit in alive:
+            units.retire(unit)
+        for path in files:
+            remove(path)
+        if files:
+            units.reload_manager()
+        for tree in trees:
+            shutil.rmtree(tree)
+    emptied = [one for one in parameters["directories"] if _is_empty(Path(one))]
+    if not check_mode:
+        for directory in emptied:
+            Path(directory).rmdir()
+    return {
+        "changed": bool(files or trees or emptied or alive),
+        "removed": [str(path) for path in [*files, *trees, *emptied]],
+        "stopped": alive,
+    }
+
+
+def _is_empty(directory: Path) -> bool:
+    return directory.is_dir() and not any(directory.iterdir())
