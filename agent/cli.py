@@ -142,7 +142,18 @@ def build_parser() -> argparse.ArgumentParser:
 
     _add_capture(commands)
 
-    status = commands.add_parser("status", help="what the running agent sees")
+    status = commands.add_parser(
+        "status",
+        help="what the running agent sees",
+        description="Prints what the running agent sees, and what became of it. With --wait, tells "
+        "whether the agent is healthy: it answers, and it watches, or has nothing to watch yet.",
+    )
+    status.add_argument(
+        "--wait",
+        type=_seconds,
+        metavar="SEC",
+        help="wait up to SEC seconds until it is healthy; exit status 1, with the reason, if not",
+    )
     _add_runtime_dir(status)
     _add_json(status)
     status.set_defaults(command=status_command)
@@ -226,15 +237,21 @@ def _add_json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON for machines")
 
 
+def _seconds(text: str) -> float:
+    return _number(text, "is no number of seconds, such as 30")
+
+
 def _speed(text: str) -> float:
+    return _number(text, "is no speed; 1 is real time, 10 ten times as fast, 0 as fast as possible")
+
+
+def _number(text: str, complaint: str) -> float:
     try:
         value = float(text)
     except ValueError:
         value = math.nan
     if not 0 <= value < 1e9:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is no speed; 1 is real time, 10 ten times as fast, 0 as fast as possible"
-        )
+        raise argparse.ArgumentTypeError(f"{text!r} {complaint}")
     return value
 
 

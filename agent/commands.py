@@ -177,9 +177,18 @@ def _capture_failed(error: Exception) -> int:
 
 def status_command(options: argparse.Namespace) -> int:
     """``aod-agent status``."""
+    from agent.health import NotHealthyError, wait_until_healthy
     from agent.report import status_text
 
-    status = query_status(options.runtime_dir or runtime_directory())
+    directory = options.runtime_dir or runtime_directory()
+    if options.wait is None:
+        status = query_status(directory)
+    else:
+        try:
+            status = wait_until_healthy(directory, options.wait)
+        except NotHealthyError as error:
+            print(f"aod-agent: {error}", file=sys.stderr)
+            return EXIT_FAILED
     print(json.dumps(status, indent=2) if options.json else status_text(status))
     return EXIT_OK
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -49,10 +50,18 @@ class Reporter:
         self._shipped_bytes = 0
         self.store_works = False
         self._last_success = state_file.read().last_success
-        self._state = ShipperState(WAITING, since=utc_now(), started=utc_now(), version=__version__)
+        now = utc_now()
+        self._state = ShipperState(
+            WAITING, since=now, started=now, version=__version__, process=os.getpid()
+        )
         self._written_at = -STATE_SEC
         self._bundles: list[FaultNote] = []
         self._silence: FaultNote | None = None
+
+    def start(self) -> None:
+        """The service runs; what was in the way before may be so still."""
+        known = self._state_file.read()
+        self._write(replace(self._state, faults=known.faults, last_success=known.last_success))
 
     def deliver(self, outcome: Outcome) -> None:
         """One line for all that is delivered; what stays is told once a round is over."""
@@ -111,15 +120,17 @@ class Reporter:
             faults=[*faults, *silence],
             since=self._state.since if name == self._state.state else utc_now(),
             next_try=None if next_sec is None else utc_after(next_sec),
-            updated=utc_now(),
             last_success=self._last_success,
             bytes_per_sec=self._rate.per_sec(),
             shipped_bytes=self._shipped_bytes,
             failures=dict(self._failures),
         )
+        self._write(self._state)
+
+    def _write(self, state: ShipperState) -> None:
         # A state that cannot be written must not stop the shipping; the fault itself is logged.
         with contextlib.suppress(OSError):
-            self._state_file.write(self._state)
+            self._state_file.write(replace(state, updated=utc_now()))
 
 
 def _is_of_bundle(note: FaultNote) -> bool:

@@ -50,6 +50,7 @@ class Service:
             contextlib.closing(self.signs),
             ShippingLock(self.config) as lock,
         ):
+            self.reporter.start()
             notify("READY=1")
             self.watch.arm(self._places())
             self.watch.wait(full_jitter(self.config.start_jitter_sec), heed_news=False)

@@ -48,7 +48,8 @@ class ShipperState:
     ``state`` is `SHIPPING`, `IDLE` (nothing is pending), `PAUSED` (a fault concerns all, until
     ``next_try``) or `WAITING` (before the first look); `UNKNOWN` where no service wrote.
     ``shipped_bytes`` and ``failures`` (attempts by the fault's kind) count from ``started`` on;
-    ``bytes_per_sec`` is the recent rate, None when nothing went lately.
+    ``bytes_per_sec`` is the recent rate, None when nothing went lately. ``process`` is the
+    service's own id.
     """
 
     state: str = UNKNOWN
@@ -62,6 +63,7 @@ class ShipperState:
     shipped_bytes: int = 0
     failures: Mapping[str, int] = field(default_factory=dict)
     version: str | None = None
+    process: int | None = None
 
     @property
     def pause_faults(self) -> list[FaultNote]:
@@ -102,11 +104,12 @@ def _parse(document: dict[str, Any]) -> ShipperState:
     """From any version's file: what it does not tell is unknown."""
     faults = [_note(fault) for fault in document["faults"]]
     texts = ("since", "next_try", "started", "updated", "last_success", "version")
-    rate = document.get("bytes_per_sec")
+    rate, process = document.get("bytes_per_sec"), document.get("process")
     return ShipperState(
         state=str(document.get("state", UNKNOWN)),
         faults=faults,
         bytes_per_sec=None if rate is None else float(rate),
+        process=None if process is None else int(process),
         shipped_bytes=int(document.get("shipped_bytes", 0)),
         failures={str(kind): int(n) for kind, n in dict(document.get("failures", {})).items()},
         **{name: _optional_text(document.get(name)) for name in texts},

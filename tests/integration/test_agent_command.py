@@ -81,6 +81,12 @@ def test_status_without_an_agent_is_exit_3(tmp_path: Path) -> None:
     assert "no agent answers" in result.stderr
 
 
+def test_waiting_for_an_agent_that_does_not_come_is_exit_1_with_the_reason(tmp_path: Path) -> None:
+    result = aod_agent("status", "--wait", "0.1", "--runtime-dir", tmp_path)
+    assert (result.returncode, result.stdout) == (1, "")
+    assert "not healthy after 0.1 s: no agent answers" in result.stderr
+
+
 @pytest.mark.parametrize("speed", ["-1", "nan", "fast"])
 def test_a_speed_that_makes_no_sense_is_exit_2(speed: str, tmp_path: Path) -> None:
     assert aod_agent("replay", "t", f"--speed={speed}").returncode == 2
