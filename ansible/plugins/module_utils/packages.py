@@ -3,31 +3,36 @@
 from __future__ import annotations
 
 import shutil
-from typing import Iterable
+from fnmatch import fnmatchcase
+from typing import Callable, Iterable
 
 from ansible_collections.aod.fleet.plugins.module_utils.commands import run
 
 
 def missing_packages(names: Iterable[str]) -> list[str]:
-    """Those of ``names`` that are not installed, in their order. A "name=version" asks for it."""
+    """Those of ``names`` that are not installed, in their order.
+
+    On Debian, "name=6.1.*" asks for a version as well.
+    """
     wanted = list(names)
     if not wanted:
         return []
-    installed = _by_dpkg() if shutil.which("dpkg-query") else _by_rpm(wanted)
-    return [name for name in wanted if name not in installed]
+    is_there = _by_dpkg() if shutil.which("dpkg-query") else _by_rpm
+    return [name for name in wanted if not is_there(name)]
 
 
-def _by_dpkg() -> set[str]:
-    """Each package, and each with its version."""
+def _by_dpkg() -> Callable[[str], bool]:
     listed = run(["dpkg-query", "-W", "-f=${db:Status-Status} ${Package} ${Version}\\n"])
-    found = set()
-    for line in listed.stdout.splitlines():
-        status, name, version = line.split(" ", 2)
-        if status == "installed":
-            found |= {name, f"{name}={version}"}
-    return found
+    lines = (line.split(" ") for line in listed.stdout.splitlines())
+    installed = {line[1]: line[2] for line in lines if line[0] == "installed"}
+
+    def is_there(wanted: str) -> bool:
+        name, _, version = wanted.partition("=")
+        return name in installed and fnmatchcase(installed[name], version or "*")
+
+    return is_there
 
 
-def _by_rpm(names: list[str]) -> set[str]:
-    """As they are asked for: rpm itself resolves name-version-release.arch."""
-    return {name for name in names if run(["rpm", "-q", "--whatprovides", name]).exit_code == 0}
+def _by_rpm(name: str) -> bool:
+    """As it is asked for: rpm itself resolves name-version-release.arch, and what it provides."""
+    return run(["rpm", "-q", "--whatprovides", name]).exit_code == 0
