@@ -75,17 +75,15 @@ class Activation:
         files = self._files()
         self._check_files(files)
         result = self._result(self._plan(files), self._live_version())
-        if self._journal.is_open:
-            result.update(changed=True, recovered=True)
-        return result
+        recovered = self._journal.is_open
+        old = superfluous(self._prefix, self._version, self._keep)
+        changed = result["changed"] or recovered or bool(old)
+        return {**result, "changed": changed, "recovered": recovered}
 
     def run(self) -> dict[str, Any]:
         """Make it so. Raises `ActivationError`; also OSError and `CommandError`, when even putting
         back failed: the next run then begins with that."""
-        recovered = self._journal.is_open
-        if recovered:
-            self._journal.put_back()
-        self._journal.discard()
+        recovered = self._journal.recover()
         if not is_complete(self._release):
             raise ActivationError(
                 f"{self._release} is not there, or not complete: install it first"
@@ -187,7 +185,7 @@ class Activation:
                 require(command)
             self._require_running([*plan.restart, *plan.reload])
         except (CommandError, OSError, LookupError) as error:
-            self._give_up(str(error), before)
+            self._give_up(str(error), before, [*plan.restart, *plan.reload])
         self._journal.commit()
 
     def _kept(self, unit: str, plan: Plan) -> KeptUnit:
@@ -220,9 +218,9 @@ class Activation:
             if not units.state_of(unit).active:
                 raise CommandError(f"{unit} runs no more")
 
-    def _give_up(self, reason: str, before: str) -> None:
+    def _give_up(self, reason: str, before: str, touched: list[str]) -> None:
         """Put everything back, and raise `ActivationError`."""
-        lines = units.journal_of(self._units)
+        lines = units.journal_of(touched)
         failures = self._journal.put_back()
         failures += self._unhealthy() if before else []
         state = f"{before} runs again" if before else "nothing of it is left"

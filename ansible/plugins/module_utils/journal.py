@@ -73,6 +73,14 @@ class Journal:
         replace_file(self._path, json.dumps(document, indent=1).encode(), 0, 0, 0o600)
         sync_directory(self._directory.parent)
 
+    def recover(self) -> bool:
+        """Put back what was left half-way; whether anything was. Raises as `put_back`."""
+        found = self.is_open
+        if found:
+            self.put_back()
+        self.discard()
+        return found
+
     def commit(self) -> None:
         """What was is past."""
         self._path.unlink()

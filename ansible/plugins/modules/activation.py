@@ -46,7 +46,7 @@ options:
             I(state=present).
         type: str
       content:
-        description: The content itself.
+        description: The content itself. The host's log gets it, so a secret comes by I(src).
         type: str
       dest:
         description: Where it becomes live.
@@ -207,6 +207,7 @@ from ansible_collections.aod.fleet.plugins.module_utils.activation import (
 )
 from ansible_collections.aod.fleet.plugins.module_utils.commands import CommandError
 from ansible_collections.aod.fleet.plugins.module_utils.deactivation import deactivate
+from ansible_collections.aod.fleet.plugins.module_utils.journal import Journal
 
 FILE_OPTIONS: dict[str, Any] = {
     "src": {"type": "str"},
@@ -254,15 +255,22 @@ def _alone(prefix: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _present(module: AnsibleModule) -> dict[str, Any]:
+def _present(module: AnsibleModule, prefix: Path) -> dict[str, Any]:
     activation = Activation(module.params, module.check_mode, module._diff)
     if module.check_mode:
         return activation.preview()
-    prefix = Path(module.params["prefix"])
     if not prefix.is_dir():
         raise ActivationError(f"no release is in {prefix}: it does not exist")
     with _alone(prefix):
         return activation.run()
+
+
+def _absent(module: AnsibleModule, prefix: Path) -> dict[str, Any]:
+    if module.check_mode or not prefix.is_dir():
+        return deactivate(module.params, module.check_mode)
+    with _alone(prefix):
+        Journal(prefix).recover()
+        return deactivate(module.params, check_mode=False)
 
 
 def main() -> None:
@@ -274,10 +282,8 @@ def main() -> None:
     )
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        if module.params["state"] == "absent":
-            result = deactivate(module.params, module.check_mode)
-        else:
-            result = _present(module)
+        act = _absent if module.params["state"] == "absent" else _present
+        result = act(module, Path(module.params["prefix"]))
     except ActivationError as fault:
         module.fail_json(msg=str(fault), **fault.result)
     except (CommandError, OSError) as error:
