@@ -136,6 +136,7 @@ class Activation:
             "previous_version": before,
             "restarted": plan.restart,
             "reloaded": plan.reload,
+            "written": [str(file.dest) for file in plan.files],
             "rolled_back": False,
             "recovered": False,
         }

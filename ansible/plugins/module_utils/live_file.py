@@ -84,8 +84,9 @@ def live_file(given: Mapping[str, Any], release: Path, check_mode: bool) -> Live
     """From the module's arguments. Raises OSError when there is no such source."""
     content: bytes | None = None
     wanted = True
-    if given["content"] is not None:
-        content = given["content"].encode()
+    text = given["content"] if given["secret_content"] is None else given["secret_content"]
+    if text is not None:
+        content = text.encode()
     elif (release / given["src"]).exists():
         content = (release / given["src"]).read_bytes()
     elif given["optional"]:
@@ -99,7 +100,7 @@ def live_file(given: Mapping[str, Any], release: Path, check_mode: bool) -> Live
         group=given["group"],
         mode=int(given["mode"], 8),
         reload=given["reload"],
-        secret=given["secret"],
+        secret=given["secret"] or given["secret_content"] is not None,
         validate=given["validate"],
         wanted=wanted,
     )

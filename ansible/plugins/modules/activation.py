@@ -42,11 +42,14 @@ options:
     suboptions:
       src:
         description:
-          - On the host; absolute, or relative to the release. This or I(content) is needed for
+          - On the host; absolute, or relative to the release. This or a content is needed for
             I(state=present).
         type: str
       content:
         description: The content itself. The host's log gets it, so a secret comes by I(src).
+        type: str
+      secret_content:
+        description: A content that nobody is to see; it implies I(secret).
         type: str
       dest:
         description: Where it becomes live.
@@ -167,6 +170,10 @@ reloaded:
   description: Units that were reloaded.
   returned: always
   type: list
+written:
+  description: Files that were written.
+  returned: success
+  type: list
 rolled_back:
   description: Whether a failure was met and everything was put back.
   returned: always
@@ -212,13 +219,14 @@ from ansible_collections.aod.fleet.plugins.module_utils.journal import Journal
 FILE_OPTIONS: dict[str, Any] = {
     "src": {"type": "str"},
     "content": {"type": "str"},
+    "secret_content": {"type": "str", "no_log": True},
     "dest": {"type": "path", "required": True},
     "owner": {"type": "str", "default": "root"},
     "group": {"type": "str", "default": "root"},
     "mode": {"type": "str", "default": "0644"},
     "reload": {"type": "bool", "default": False},
     "optional": {"type": "bool", "default": False},
-    "secret": {"type": "bool", "default": False},
+    "secret": {"type": "bool", "default": False, "no_log": False},
     "validate": {"type": "list", "elements": "str", "default": []},
 }
 OPTIONS: dict[str, Any] = {
@@ -230,7 +238,7 @@ OPTIONS: dict[str, Any] = {
         "elements": "dict",
         "default": [],
         "options": FILE_OPTIONS,
-        "mutually_exclusive": [("src", "content")],
+        "mutually_exclusive": [("src", "content", "secret_content")],
     },
     "validate": {"type": "list", "elements": "list", "default": []},
     "units": {"type": "list", "elements": "str", "default": []},
