@@ -69,7 +69,11 @@ def authorized_line(key: str, host: str, inbox: Path, program: Path, limits: Lim
 def read_public_key(path: Path) -> str:
     """Type and base64 of the one public key in ``path``; raises UsageError and OSError."""
     with path.open("rb") as file:
-        content = file.read(_MAX_KEY_FILE + 1)
+        return parse_public_key(file.read(_MAX_KEY_FILE + 1), str(path))
+
+
+def parse_public_key(content: bytes, path: str) -> str:
+    """The same of a file's content; ``path`` names it in messages. Raises UsageError."""
     if b"PRIVATE KEY" in content:
         raise UsageError(f"{path} is a private key: it stays on its host; give the .pub file")
     try:

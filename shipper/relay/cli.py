@@ -35,6 +35,10 @@ EXAMPLES = """\
 examples:
   aod-relay authorize --host web-17 web-17.pub >> /etc/aod/relay_authorized_keys
                                  let web-17 in (its key: ssh-keygen -t ed25519)
+  aod-relay authorize-many < fleet.json
+                                 the lines of many hosts at once, for a program: it reads
+                                 [{"host": "web-17", "key": "ssh-ed25519 ...", "max_host_mb": N}]
+                                 and answers each with its "line", or with "refused"
   aod-relay hosts                who waits with how much, and was heard of when
   aod-relay hosts --json         the same for a monitoring system
 
@@ -73,22 +77,24 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     receive_parser = _add(commands, receive, "receive", "serve one connection of a host (for sshd)")
     authorize_parser = _add(commands, authorize, "authorize", "print the line that lets a host in")
+    many_parser = _add(commands, authorize_many, "authorize-many", "the lines of many hosts")
     hosts_parser = _add(commands, show_hosts, "hosts", "what waits, by host")
     for subparser in (receive_parser, authorize_parser):
         subparser.add_argument("--host", required=True, help="the host's name, and its folder's")
         _add_limits(subparser)
     receive_parser.add_argument("--inbox", type=Path, required=True, metavar="DIR")
-    for subparser in (authorize_parser, hosts_parser):
+    for subparser in (authorize_parser, many_parser, hosts_parser):
         subparser.add_argument(
             "--inbox", type=Path, default=INBOX, metavar="DIR", help="(default: %(default)s)"
         )
-    authorize_parser.add_argument(
-        "--program",
-        type=Path,
-        default=PROGRAM,
-        metavar="FILE",
-        help="this program as sshd is to start it (default: %(default)s)",
-    )
+    for subparser in (authorize_parser, many_parser):
+        subparser.add_argument(
+            "--program",
+            type=Path,
+            default=PROGRAM,
+            metavar="FILE",
+            help="this program as sshd is to start it (default: %(default)s)",
+        )
     authorize_parser.add_argument("key", type=Path, metavar="KEYFILE", help="its public key")
     hosts_parser.add_argument("--json", action="store_true", help="print JSON for machines")
     return parser
@@ -116,6 +122,37 @@ def authorize(options: argparse.Namespace) -> int:
     key, limits = read_public_key(options.key), _limits(options)
     print(authorized_line(key, options.host, options.inbox, options.program, limits))
     return EXIT_OK
+
+
+def authorize_many(options: argparse.Namespace) -> int:
+    """``aod-relay authorize-many``: one bad host among many is told of in its answer."""
+    try:
+        requests = json.load(sys.stdin)
+    except ValueError as error:
+        raise UsageError(f"standard input is no JSON: {error}") from None
+    if not isinstance(requests, list):
+        raise UsageError("standard input is no list of hosts")
+    answers = [_answer(request, options) for request in requests]
+    print(json.dumps(answers, indent=2))
+    return EXIT_OK
+
+
+def _answer(request: object, options: argparse.Namespace) -> dict[str, str]:
+    from shipper.relay.authorized_key import authorized_line, parse_public_key
+
+    try:
+        if not isinstance(request, dict):
+            raise UsageError("a host is an object with host, key, and perhaps limits")
+        names = {limit.name for limit in fields(Limits)}
+        if unknown := sorted(request.keys() - {"host", "key"} - names):
+            raise UsageError(f"{', '.join(map(ascii, unknown))}: there is no such limit")
+        limits = {name: _mib(str(request[name])) for name in names & request.keys()}
+        host, text = str(request.get("host", "")), str(request.get("key", ""))
+        key = parse_public_key(text.encode(), f"the key of {host!a}")
+        line = authorized_line(key, host, options.inbox, options.program, Limits(**limits))
+    except (UsageError, argparse.ArgumentTypeError) as error:
+        return {"refused": str(error)}
+    return {"line": line}
 
 
 def show_hosts(options: argparse.Namespace) -> int:

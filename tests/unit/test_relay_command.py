@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
@@ -45,6 +46,31 @@ def test_a_line_restricts_the_key_to_the_one_command(tmp_path: Path) -> None:
         f'restrict,command="{PROGRAM} receive --inbox {INBOX} --host web-17 --max-host-mb 8192"'
     )
     assert f"ssh-ed25519 {line}" == f"{KEY} web-17"
+
+
+def test_lines_of_many_hosts_are_those_of_each_and_a_bad_one_is_told_apart(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    requests = [
+        {"host": "web-17", "key": f"{KEY} root@web-17", "max_host_mb": 8192},
+        {"host": "web 18", "key": OTHER},
+        {"host": "web-19", "key": "-----BEGIN OPENSSH PRIVATE KEY-----"},
+        {"host": "web-20", "key": OTHER, "min_free_mb": "1 --inbox /etc"},
+        {"host": "web-21", "key": OTHER, "quota": 1},
+        "web-22",
+        {"host": "web-23", "key": OTHER},
+    ]
+    monkeypatch.setattr("sys.stdin", io.StringIO(json.dumps(requests)))
+    assert main(["authorize-many"]) == 0
+    answers = json.loads(capsys.readouterr().out)
+    assert answers[0] == {
+        "line": authorized_line(KEY, "web-17", INBOX, PROGRAM, Limits(max_host_mb=8192))
+    }
+    assert answers[-1] == {"line": authorized_line(OTHER, "web-23", INBOX, PROGRAM, Limits())}
+    problems = ["cannot be used", "private key", "not a number", "no such limit", "an object"]
+    for answer, problem in zip(answers[1:-1], problems, strict=True):
+        assert list(answer) == ["refused"]
+        assert problem in answer["refused"]
 
 
 @pytest.mark.parametrize("host", HOSTILE_HOSTS)
