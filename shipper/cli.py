@@ -13,6 +13,7 @@ from agent import __version__
 from shipper.commands import (
     bucket_policy,
     check,
+    check_config,
     fleet,
     metrics,
     once,
@@ -31,6 +32,7 @@ DEFAULT_CONFIG = Path("/etc/aod/shipper.yaml")
 
 COMMANDS: tuple[Command, ...] = (
     check.COMMAND,
+    check_config.COMMAND,
     bucket_policy.COMMAND,
     once.COMMAND,
     run.COMMAND,

@@ -113,6 +113,17 @@ def test_bad_configuration_is_exit_2(tmp_path, command, content):
     assert "Traceback" not in result.stderr
 
 
+def test_check_config_asks_for_the_file_alone(config, tmp_path):
+    """It is run where the file is to go, before spool and user are there."""
+    path = tmp_path / "elsewhere.yaml"
+    path.write_text(config.read_text().replace(str(tmp_path), "/nonexistent"))
+    assert run_shipper("check-config", "--config", path).stdout == f"{path}: fine\n"
+    path.write_text(path.read_text() + "spol: /var/log/aod\n")
+    result = run_shipper("check-config", "--config", path)
+    assert result.returncode == 2
+    assert "spol" in result.stderr
+
+
 @pytest.mark.parametrize("arguments", [[], ["fly"], ["once", "--speed", "9"]])
 def test_wrong_usage_is_exit_2(arguments):
     assert run_shipper(*arguments).returncode == 2
@@ -163,6 +174,16 @@ def test_evicted_bundle_is_told_of_and_shown(config, spool, tmp_path):
     after = json.loads(run_shipper("status", "--json", "--config", config).stdout)
     assert (after["counts"]["evicted"], after["tombstones"]) == (1, 0)
     assert len(delivered(tmp_path)) == 1
+
+
+def test_status_waits_for_the_service_and_not_for_the_store(s3_config, tmp_path):
+    config = s3_config(f"http://127.0.0.1:{free_port()}", "secret")
+    absent = run_shipper("status", "--wait", "0", "--config", config)
+    assert absent.returncode == 1
+    assert "no service runs" in absent.stderr
+    with Service(config, tmp_path):
+        present = run_shipper("status", "--wait", "60", "--config", config)
+    assert (present.returncode, present.stderr) == (0, "")
 
 
 @pytest.mark.parametrize("receipt", ["{", "[]", "link"])
