@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Protocol
 
 import pytest
 
 from tests.fleet.host import FleetHost
 from tests.fleet.host_image import HostImage, HostsUnavailableError, host_image
+from tests.fleet.releases import build_release
+from tests.fleet.shipping import VERSION
 from tests.requirements import skip_or_fail
 
 
@@ -30,3 +33,11 @@ def boot_host(fleet_image: HostImage) -> Iterator[BootHost]:
     """Call it with a name for a fresh host, which ends with the test."""
     with ExitStack() as hosts:
         yield lambda name: hosts.enter_context(FleetHost(fleet_image, name))
+
+
+@pytest.fixture(scope="session")
+def release_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the release of this checkout lies, as `make dist` makes it."""
+    directory = tmp_path_factory.mktemp("dist")
+    build_release(directory, VERSION)
+    return directory
