@@ -1,0 +1,135 @@
+"""The report over a fleet: a row for each host, a table for people. Pure functions."""
+
+from __future__ import annotations
+
+import textwrap
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+FAILED = "failed"
+UNREACHABLE = "unreachable"
+DEGRADED = "degraded"
+NOT_BEGUN = "not begun"
+ABSENT = "absent"
+HEALTHY = "healthy"
+STATES = (FAILED, UNREACHABLE, DEGRADED, NOT_BEGUN, ABSENT, HEALTHY)
+
+DONE = "done"
+LOST = "the host was not reached, or lost on the way"
+RUN_AGAIN = "when that is put right, run the playbook again"
+
+COLUMNS = ("host", "state", "version", "kernel", "headers", "probes", "queue", "last upload")
+GAP = "  "
+NARROWEST = 60
+_UNITS = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
+
+Row = dict[str, Any]
+
+
+def outcome_of(variables: Mapping[str, Any]) -> str:
+    """What became of a host in a roll-out: "done", or the failure in words; empty when its turn
+    never came.
+
+    The playbooks register the first task as ``aod_reached``, and end with ``aod_outcome``.
+    """
+    return str(variables.get("aod_outcome") or (LOST if "aod_reached" in variables else ""))
+
+
+def row_of(host: str, variables: Mapping[str, Any], unsaid: str) -> Row:
+    """How ``host`` is, from what the plays left in its ``variables``: its outcome, else
+    ``unsaid``; and ``aod_answer``, the registered result of aod.fleet.status.
+    """
+    answer = variables.get("aod_answer", {})
+    outcome = outcome_of(variables) or unsaid
+    row: Row = {"host": host, "state": HEALTHY, "faults": [], **answer.get("host", {})}
+    faults = list(row["faults"])
+    if answer.get("unreachable"):
+        row["state"], faults = UNREACHABLE, [_fault("ssh", answer.get("msg", ""), RUN_AGAIN)]
+    elif "host" not in answer:
+        row["state"], faults = FAILED, [_fault("ssh", answer.get("msg", "no answer"), RUN_AGAIN)]
+    elif outcome == NOT_BEGUN:
+        row["state"] = NOT_BEGUN
+    elif outcome != DONE:
+        row["state"], faults = FAILED, [_fault("playbook", outcome, RUN_AGAIN), *faults]
+    elif not row["version"]:
+        row["state"] = ABSENT
+    elif faults:
+        row["state"] = DEGRADED
+    return {**row, "faults": faults}
+
+
+def rows_of(
+    hosts: Iterable[str], hostvars: Mapping[str, Mapping[str, Any]], unsaid: str
+) -> list[Row]:
+    """All of them, trouble first, then by name."""
+    rows = [row_of(host, hostvars[host], unsaid) for host in hosts]
+    return sorted(rows, key=lambda row: (STATES.index(row["state"]), row["host"]))
+
+
+def failures(rows: Iterable[Row]) -> dict[str, str]:
+    """Why, by the name of each host that failed or was not reached."""
+    return {
+        row["host"]: row["faults"][0]["message"]
+        for row in rows
+        if row["state"] in (FAILED, UNREACHABLE)
+    }
+
+
+def summary(rows: Iterable[Row]) -> dict[str, int]:
+    """How many hosts are in each state, those with none left out."""
+    counts = Counter(row["state"] for row in rows)
+    return {state: counts[state] for state in reversed(STATES) if counts[state]}
+
+
+def table(rows: list[Row], width: int) -> str:
+    """For a terminal of ``width`` columns: aligned rows, below each its faults with their cure."""
+    cells = [{name: name for name in COLUMNS}, *map(_cells, rows)]
+    widths = {name: max(len(cell[name]) for cell in cells) for name in COLUMNS}
+    aligned = [
+        GAP.join(cell[name].ljust(widths[name]) for name in COLUMNS).rstrip() for cell in cells
+    ]
+    lines = aligned[:1]
+    for line, row in zip(aligned[1:], rows, strict=True):
+        lines += [line, *_fault_lines(row["faults"], max(width, NARROWEST))]
+    return "\n".join([*lines, "", summary_line(rows)])
+
+
+def summary_line(rows: list[Row]) -> str:
+    """Such as ``198 healthy, 1 degraded, 1 unreachable; 3 with headers of another kernel``."""
+    line = ", ".join(f"{count} {state}" for state, count in summary(rows).items()) or "no hosts"
+    fallbacks = sum(row.get("headers") == "fallback" for row in rows)
+    return f"{line}; {fallbacks} with headers of another kernel" if fallbacks else line
+
+
+def duration(seconds: float) -> str:
+    """In the largest unit that fits: ``5 min``."""
+    for size, unit in _UNITS:
+        if seconds >= size:
+            return f"{int(seconds // size)} {unit}"
+    return "0 s"
+
+
+def _cells(row: Row) -> dict[str, str]:
+    cells = {name: str(row.get(name) or "-") for name in COLUMNS}
+    if "kernel" not in row:
+        return cells
+    oldest, uploaded = row["oldest_pending_sec"], row["last_upload_sec"]
+    cells["queue"] = f"{row['pending']}" + (f", {duration(oldest)}" if oldest is not None else "")
+    cells["last upload"] = "never" if uploaded is None else f"{duration(uploaded)} ago"
+    return cells
+
+
+def _fault_lines(faults: Iterable[Mapping[str, str]], width: int) -> list[str]:
+    lines: list[str] = []
+    for fault in faults:
+        message = f"{fault['part']}: {fault['message']}"
+        lines += textwrap.wrap(message, width, initial_indent="  ! ", subsequent_indent="    ")
+        lines += textwrap.wrap(
+            fault["remedy"], width, initial_indent="    > ", subsequent_indent="      "
+        )
+    return lines
+
+
+def _fault(part: str, message: str, remedy: str) -> dict[str, str]:
+    return {"part": part, "message": message, "remedy": remedy}
