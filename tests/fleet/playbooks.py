@@ -33,14 +33,19 @@ class PlaybookRun:
 class Ansible:
     """Runs playbooks against ``groups``: by group's name, by host's name, its variables.
 
-    ``directory`` holds the inventory, the collection's path and Ansible's own files. Facts are
-    not injected as variables: a role that relies on it fails.
+    ``directory`` holds the inventory, the collection's path and Ansible's own files; ``programs``
+    are those of a release of Ansible. Facts are not injected as variables: a role that relies on
+    it fails.
     """
 
     def __init__(
-        self, directory: Path, groups: Mapping[str, Mapping[str, Mapping[str, object]]]
+        self,
+        directory: Path,
+        groups: Mapping[str, Mapping[str, Mapping[str, object]]],
+        programs: Path = Path(sys.executable).parent,
     ) -> None:
         self._directory = directory
+        self._programs = programs
         collections = directory / "collections/ansible_collections/aod"
         collections.mkdir(parents=True, exist_ok=True)
         if not (collections / "fleet").exists():
@@ -63,11 +68,7 @@ class Ansible:
         given.write_text(json.dumps(dict(variables or {})))
         done = subprocess.run(
             [
-                *(
-                    str(Path(sys.executable).parent / "ansible-playbook"),
-                    "-i",
-                    str(self._inventory),
-                ),
+                *(str(self._programs / "ansible-playbook"), "-i", str(self._inventory)),
                 *("-e", f"@{given}", *arguments, str(path)),
             ],
             stdin=subprocess.DEVNULL,
@@ -92,7 +93,7 @@ class Ansible:
             "ANSIBLE_RETRY_FILES_ENABLED": "False",
         }
         ours = {name: str(value) for name, value in settings.items()}
-        path = f"{Path(sys.executable).parent}:{os.environ.get('PATH', os.defpath)}"
+        path = f"{self._programs}:{os.environ.get('PATH', os.defpath)}"
         return {**os.environ, **ours, "PATH": path, "LC_ALL": "C.UTF-8"}
 
 
