@@ -10,6 +10,7 @@ from tests.bench import (
     archive,
     collection,
     detection,
+    fleet,
     footprint,
     kernel_time,
     reaction,
@@ -34,6 +35,7 @@ def main() -> None:
         "footprint": footprint.measure,
         "shipping": shipping.measure,
         "kernel": kernel_time.measure,
+        "fleet": fleet.measure,
     }
     parser = argparse.ArgumentParser(prog="tests.bench", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(benchmarks)}")
