@@ -109,13 +109,14 @@ def test_what_is_built_installs_and_holds_real_files(collections: Path, tmp_path
     assert [member.name for member in members if member.issym() or member.islnk()] == []
     assert [member.name for member in members if "tests" in Path(member.name).parts] == []
     installed = tmp_path / "installed"
-    done = run(
-        [galaxy, "collection", "install", "--offline", "--collections-path", installed, archive],
-        collections,
-    )
+    done = run([galaxy, "collection", "install", "--offline", archive], installed)
     assert done.returncode == 0, done.stderr
-    playbook = installed / "ansible_collections/aod/fleet/playbooks/site.yml"
-    checked = run([current() / "ansible-playbook", "--syntax-check", playbook], installed, tmp_path)
+    collection = installed / "ansible_collections/aod/fleet"
+    for role, name in (("agent", "config.yaml"), ("shipper", "shipper.yaml")):
+        shipped = collection / "roles" / role / "files" / name
+        assert shipped.read_bytes() == (PROJECT / "config" / name).read_bytes()
+    command = [current() / "ansible-playbook", "--syntax-check", "aod.fleet.site"]
+    checked = run(command, installed, tmp_path)
     assert checked.returncode == 0, checked.stderr
 
 
