@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 
 import pytest
@@ -38,6 +39,7 @@ sed -e 's,^ExecStart=.*,ExecStart=/usr/bin/python3 /opt/aod/try.py,' \\
     /etc/systemd/system/{AGENT} >/run/systemd/system/aod-try.service
 systemctl daemon-reload
 systemctl start aod-try.service
+journalctl --sync
 journalctl --no-pager --output=cat --identifier=python3 --unit=aod-try.service
 rm /run/systemd/system/aod-try.service /opt/aod/try.py
 systemctl daemon-reload
@@ -122,7 +124,7 @@ def test_a_killed_loader_is_a_fault_and_the_next_one_loads(
     vm.run(["systemctl", "kill", "--signal=KILL", LOADERS])
     vm.wait_until(f"journalctl -u {AGENT} --grep 'loader_died: .* ended without a word'")
     service.wait_until_watching()
-    assert "loader_died" in service.status()["components"]["dispatcher"]["last_fault"]
+    assert "loader_died" in service.status()["components"]["EventDispatcher"]["last_fault"]
 
 
 def test_a_stop_while_loading_ends_the_loader_too(vm: VirtualMachine, service: Service) -> None:
@@ -154,13 +156,12 @@ def test_a_recording_beside_the_service_is_loaded_by_a_loader_of_its_own(
 
 
 def record(vm: VirtualMachine) -> int:
-    """How many commands a recording of some work on the share has."""
+    """How many commands a recording has, with some work on the share beside it."""
+    work = f"while touch {MOUNT_POINT}/recorded && rm {MOUNT_POINT}/recorded; do sleep 0.2; done"
     done = vm.run(
-        f"{COMMAND} record /root/try.trace >/root/try.log 2>&1 & pid=$!\n"
-        "until grep -q '^recording' /root/try.log; do sleep 0.1; done\n"
-        f"for name in 1 2 3 4; do touch {MOUNT_POINT}/$name; rm {MOUNT_POINT}/$name; done\n"
-        "kill -INT $pid; wait $pid; grep -o '[0-9]* commands' /root/try.log\n"
-        "rm /root/try.trace /root/try.log",
-        timeout=180,
+        f"({work}) </dev/null >/dev/null 2>&1 & work=$!\n"
+        f"trap 'kill $work; rm -f /root/try.trace {MOUNT_POINT}/recorded' EXIT\n"
+        f"{COMMAND} record /root/try.trace --duration 3 --json",
+        timeout=300,
     )
-    return int(done.stdout.split()[0])
+    return int(json.loads(done.stdout)["events"])
