@@ -35,6 +35,8 @@ from tests.requirements import skip_or_fail
 
 # Coprime to the number of faults of a call, so that each kind gets its turn.
 EVERY = 13
+# A run for each, and after its error hundreds of losses of power.
+EVERY_ERROR = 29
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -65,7 +67,7 @@ def test_a_loss_of_power_is_survived_at_any_moment(victim: Victim) -> None:
 
 @pytest.mark.parametrize("victim", [AGENT, SHIP], ids=lambda victim: victim.name)
 def test_a_loss_of_power_after_an_error_is_survived(victim: Victim) -> None:
-    losses = list(lose_power_after_errors(victim, EVERY))
+    losses = list(lose_power_after_errors(victim, EVERY_ERROR))
     assert broken(losses) == []
     assert len({loss.error for loss in losses}) > 3
 

@@ -12,8 +12,8 @@ import pytest
 
 from agent.service.stop_signal import StopSignal
 from shipper.faults import BundleFault, DestinationFault, NetworkFault
+from shipper.s3 import multipart
 from shipper.s3.bucket import S3Bucket
-from shipper.s3.multipart import PART_SIZE
 from shipper.s3.upload_note import read_note
 from tests.s3_support import (
     SHIPPER,
@@ -32,17 +32,25 @@ from tests.shipper_support import (
     shipper_command,
 )
 from tests.store_gate import Fate, StoreGate, error_body
+from tests.store_matrix.victim import PART_SIZE, small_parts
 
 pytestmark = pytest.mark.minio
 
 PARTS = 4
-SIZE = (PARTS - 1) * PART_SIZE + 12_345
+PART_SIZE_AS_SHIPPED = multipart.PART_SIZE
 CREATE, PART, COMPLETE = "CreateMultipartUpload", "UploadPart", "CompleteMultipartUpload"
 
 
 @pytest.fixture(autouse=True)
 def no_credentials_of_this_machine(monkeypatch):
     forget_credentials_of_this_machine(monkeypatch)
+
+
+@pytest.fixture(autouse=True)
+def parts():
+    """Of the usual size they were a hundred megabytes a test."""
+    with small_parts():
+        yield
 
 
 @pytest.fixture
@@ -57,7 +65,12 @@ def stores(minio, bucket, tmp_path):
 
 @pytest.fixture
 def bundle(tmp_path):
-    return add_bundle(new_spool(tmp_path / "spool"), os.urandom(SIZE))
+    return bundle_in_parts(tmp_path, PART_SIZE)
+
+
+def bundle_in_parts(directory, part_size):
+    spool = new_spool(directory / "spool")
+    return add_bundle(spool, os.urandom((PARTS - 1) * part_size + 12_345))
 
 
 @pytest.fixture
@@ -181,7 +194,7 @@ def test_upload_that_the_store_forgot_begins_anew(stores, gate, bundle):
         {"key": "filer-2/other.tar.zst"},
         {"bucket": "other"},
         {"store": "s3://evidence"},
-        {"part_size": 5 << 20},
+        {"part_size": PART_SIZE + 1},
         {"etags": ("x",) * (PARTS + 1)},
         {"etags": ("x", "y")},
         {"upload_id": "never heard of"},
@@ -227,7 +240,7 @@ def test_archive_that_was_cut_short_is_aborted(stores, gate, bundle):
     cut_at(gate, PART, 3)
     with pytest.raises(NetworkFault):
         store.deliver(delivery)
-    os.truncate(bundle.archive, SIZE - 1)
+    os.truncate(bundle.archive, bundle.size - 1)
     with pytest.raises(BundleFault, match="bytes"):
         store.deliver(delivery)
     assert (stores.unfinished(), delivery.upload_note.exists()) == ([], False)
@@ -367,7 +380,8 @@ def test_store_that_is_away_can_be_asked_to_abort_later(stores, gate, bundle):
         store.abandon(note)
 
 
-def test_killed_in_the_middle_it_goes_on_after_a_restart(stores, gate, bundle, tmp_path):
+def test_killed_in_the_middle_it_goes_on_after_a_restart(stores, gate, tmp_path):
+    bundle = bundle_in_parts(tmp_path, PART_SIZE_AS_SHIPPED)
     credentials = credentials_file(tmp_path / "key", stores.minio.access_key, "x")
     credentials_file(credentials, stores.minio.access_key, stores.minio.secret_key)
     config = tmp_path / "shipper.yaml"
