@@ -64,17 +64,18 @@ class Activation:
         self._given = parameters["files"]
         self._check_mode = check_mode
         self._diff = diff
-        self._validate: list[list[str]] = parameters["validate"]
+        self._validate = [list(map(str, command)) for command in parameters["validate"]]
         self._units: list[str] = parameters["units"]
-        self._health: list[list[str]] = parameters["health"]
+        self._health = [list(map(str, command)) for command in parameters["health"]]
         self._keep: int = parameters["keep"]
         self._journal = Journal(self._prefix)
 
     def preview(self) -> dict[str, Any]:
         """What `run` would do."""
         files = self._files()
-        self._check_files(files)
-        result = self._result(self._plan(files), self._live_version())
+        plan = self._plan(files)
+        self._check_files(files, plan)
+        result = self._result(plan, self._live_version())
         recovered = self._journal.is_open
         old = superfluous(self._prefix, self._version, self._keep)
         changed = result["changed"] or recovered or bool(old)
@@ -92,7 +93,9 @@ class Activation:
         plan = self._plan(files)
         result = self._result(plan, before)
         if not plan.is_empty:
-            self._check_everything(files)
+            self._check_files(files, plan)
+            for command in self._validate:
+                self._check(command, {})
             self._change(plan, before)
         old = superfluous(self._prefix, self._version, self._keep)
         for tree in old:
@@ -149,14 +152,10 @@ class Activation:
                 result["diff"].append({**headers, "before": now, "after": then})
         return result
 
-    def _check_everything(self, files: list[LiveFile]) -> None:
-        self._check_files(files)
-        for command in self._validate:
-            self._check(command, {})
-
-    def _check_files(self, files: list[LiveFile]) -> None:
+    def _check_files(self, files: list[LiveFile], plan: Plan) -> None:
+        """Those that change; for another release, which may be stricter, all of them."""
         for file in files:
-            if file.validate and file.content is not None and file.content_differs():
+            if file.validate and file.content is not None and (plan.flip or file in plan.files):
                 with tempfile.TemporaryDirectory(prefix="aod-") as directory:
                     candidate = Path(directory) / file.dest.name
                     candidate.touch(mode=0o600)
@@ -175,10 +174,11 @@ class Activation:
             raise ActivationError(f"refused, and nothing was changed: {said}") from error
 
     def _change(self, plan: Plan, before: str) -> None:
+        links = [self._prefix / name for name in ("current", "previous")]
+        touched = dict.fromkeys([*plan.restart, *plan.reload, *plan.enable])
         self._journal.begin(
-            [file.dest for file in plan.files]
-            + [self._prefix / n for n in ("current", "previous")],
-            [self._kept(unit, plan) for unit in [*plan.restart, *plan.reload, *plan.enable]],
+            [*(file.dest for file in plan.files), *links],
+            [self._kept(unit, plan) for unit in touched],
         )
         try:
             self._apply(plan, before)
@@ -186,7 +186,7 @@ class Activation:
                 require(command)
             self._require_running([*plan.restart, *plan.reload])
         except (CommandError, OSError, LookupError) as error:
-            self._give_up(str(error), before, [*plan.restart, *plan.reload])
+            self._give_up(str(error), before, list(touched))
         self._journal.commit()
 
     def _kept(self, unit: str, plan: Plan) -> KeptUnit:

@@ -37,12 +37,12 @@ def state_of(unit: str) -> UnitState:
 
 
 def running(pattern: str) -> list[str]:
-    """Services that run, or try to. Instances of a template are left out: another unit starts them,
-    and soon with the new release."""
+    """Services that run. Instances of a template are left out: another unit starts them, and soon
+    with the new release; one that fails and is started again will come with it by itself."""
     listed = require(
         [
             *("systemctl", "list-units", "--plain", "--no-legend", "--type=service"),
-            *("--state=active,activating,reloading", pattern),
+            *(f"--state={','.join(_RUNNING)}", pattern),
         ]
     )
     names = (line.split()[0] for line in listed.stdout.splitlines() if line.strip())
