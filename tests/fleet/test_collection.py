@@ -147,7 +147,7 @@ def test_the_promised_ansible_is_the_oldest_of_the_test_extra() -> None:
 
 @pytest.mark.parametrize("kind", PLUGINS)
 def test_every_plugin_is_documented(kind: str, collections: Path) -> None:
-    names = {path.stem for path in (COLLECTION / "plugins" / PLUGINS[kind]).glob("*.py")}
+    names = {path.stem for path in (COLLECTION / "plugins" / PLUGINS[kind]).glob("*.*")}
     for name in sorted(names):
         command = [current() / "ansible-doc", "-t", kind, f"aod.fleet.{name}"]
         done = run(command, collections)

@@ -12,7 +12,6 @@ from typing import Any
 from ansible.errors import AnsibleActionFail
 from ansible.utils.display import Display
 from ansible_collections.aod.fleet.plugins.plugin_utils.fleet_report import (
-    failures,
     rows_of,
     summary,
     table,
@@ -52,7 +51,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         Display().display("\n" + table(rows, shutil.get_terminal_size((100, 24)).columns))
         if given["path"]:
             _replace(Path(given["path"]), json.dumps(document, indent=2) + "\n")
-        return {**result, "summary": document["summary"], "failures": failures(rows)}
+        return {**result, "summary": document["summary"]}
 
 
 def _replace(path: Path, text: str) -> None:

@@ -1,11 +1,16 @@
-"""The filter aod.fleet.outcomes; outcomes.yml has its words."""
+"""The filters aod.fleet.outcomes and aod.fleet.failure; the .yml of each has its words."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from ansible_collections.aod.fleet.plugins.plugin_utils.fleet_report import outcome_of
+from ansible_collections.aod.fleet.plugins.plugin_utils.fleet_report import (
+    NOT_BEGUN,
+    failure_of,
+    outcome_of,
+    row_of,
+)
 
 
 def outcomes(hosts: Iterable[str], hostvars: Mapping[str, Mapping[str, Any]]) -> list[str]:
@@ -14,9 +19,14 @@ def outcomes(hosts: Iterable[str], hostvars: Mapping[str, Mapping[str, Any]]) ->
     return [outcome for outcome in found if outcome]
 
 
+def failure(host: str, hostvars: Mapping[str, Mapping[str, Any]]) -> str:
+    """Empty for none."""
+    return failure_of(row_of(host, hostvars[host], NOT_BEGUN))
+
+
 class FilterModule:
     """Ansible's entry point."""
 
     def filters(self) -> dict[str, Callable[..., Any]]:
         """By name."""
-        return {"outcomes": outcomes}
+        return {"failure": failure, "outcomes": outcomes}

@@ -55,8 +55,4 @@ summary:
     - States without a host are left out.
   returned: always
   type: dict
-failures:
-  description: By the name of each host that failed or was not reached, why.
-  returned: always
-  type: dict
 """

@@ -67,13 +67,9 @@ def rows_of(
     return sorted(rows, key=lambda row: (STATES.index(row["state"]), row["host"]))
 
 
-def failures(rows: Iterable[Row]) -> dict[str, str]:
-    """Why, by the name of each host that failed or was not reached."""
-    return {
-        row["host"]: row["faults"][0]["message"]
-        for row in rows
-        if row["state"] in (FAILED, UNREACHABLE)
-    }
+def failure_of(row: Row) -> str:
+    """Why the host failed or was not reached; empty when it was not so."""
+    return str(row["faults"][0]["message"]) if row["state"] in (FAILED, UNREACHABLE) else ""
 
 
 def summary(rows: Iterable[Row]) -> dict[str, int]:
