@@ -23,8 +23,9 @@ from tests.lab.impact import WrongLabelsError, check_impact
 from tests.lab.laboratory import Laboratory
 from tests.lab.replay import kernels, score
 from tests.lab.score import EpisodeScore
+from tests.vm.guest import GuestCommandError, MachineError
 from tests.vm.image import Image, ImageBuildError, LabUnavailableError, image_for
-from tests.vm.machine import GuestCommandError, MachineError, VirtualMachine
+from tests.vm.machine import VirtualMachine
 from tests.vm.recipe import KERNELS
 
 COMMAND = "make lab"

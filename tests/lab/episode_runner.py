@@ -27,7 +27,7 @@ from tests.lab.episode_store import (
     write_rows,
 )
 from tests.lab.laboratory import Laboratory
-from tests.vm.machine import GuestCommandError, MachineError
+from tests.vm.guest import GuestCommandError, MachineError
 
 Row = dict[str, Any]
 

@@ -12,8 +12,9 @@ from typing import Any
 from agent.storage.durable_file import publish_file, temporary_beside
 from tests.lab.catalogue import Workload
 from tests.vm.faults import SERVER_UNIT
+from tests.vm.guest import STRICT_BASH, GuestCommandError, MachineError
 from tests.vm.install import install
-from tests.vm.machine import STRICT_BASH, GuestCommandError, MachineError, VirtualMachine
+from tests.vm.machine import VirtualMachine
 from tests.vm.service import AGENT, COMMAND
 from tests.vm.smb_server import PUBLIC_SHARE, SMALL_SHARE, SMB_USER
 from tests.vm.smb_share import SmbShare

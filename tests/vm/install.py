@@ -15,7 +15,8 @@ from email.parser import BytesHeaderParser
 from pathlib import Path
 
 from tests.cache import cache_directory, exclusive_lock
-from tests.vm.machine import STRICT_BASH, VirtualMachine
+from tests.vm.guest import STRICT_BASH
+from tests.vm.machine import VirtualMachine
 
 PROJECT = Path(__file__).parents[2]
 PACKAGES = ("agent", "bpf", "shipper")

@@ -6,7 +6,8 @@ import uuid
 import pytest
 
 from tests.vm.conftest import MOUNT_POINT
-from tests.vm.machine import GuestCommandError, VirtualMachine
+from tests.vm.guest import GuestCommandError
+from tests.vm.machine import VirtualMachine
 from tests.vm.smb_server import PRIVATE_SHARE
 from tests.vm.smb_share import SmbShare
 

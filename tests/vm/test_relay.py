@@ -18,8 +18,9 @@ from tests.s3_support import credentials_file
 from tests.shipper_support import new_spool, run_shipper, shipper_command, wait_for
 from tests.vm import relay_manual
 from tests.vm.conftest import MOUNT_POINT
+from tests.vm.guest import DIE_WITH_PARENT
 from tests.vm.install import Installation
-from tests.vm.machine import DIE_WITH_PARENT, HOST_ADDRESS, VirtualMachine
+from tests.vm.machine import HOST_ADDRESS, VirtualMachine
 from tests.vm.service import COMMAND, KEY_FILE, SHIPPER, SHIPPER_CONFIG, Service, run_named
 from tests.vm.smb_share import SmbShare
 
