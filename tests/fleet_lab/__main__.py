@@ -10,7 +10,9 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from tests.fleet_lab import kernel_upgrade, releases
+from agent import __version__
+from tests.fleet.releases import build_release
+from tests.fleet_lab import kernel_upgrade
 from tests.fleet_lab.laboratory import FleetLaboratory
 from tests.fleet_lab.record import Record
 from tests.fleet_lab.steps import CANARY_FIRST, STEPS, Fleet, StepFunction, states
@@ -33,7 +35,7 @@ def main() -> int:
         minio = stack.enter_context(MinioServer(store, Path(temporary) / "minio"))
         stack.callback(record.write, options.json)
         archives = Path(temporary) / "dist"
-        releases.build(releases.current_version(), archives)
+        build_release(archives, __version__)
         for topology in options.topology:
             directory = Path(temporary) / topology
             lab = FleetLaboratory(image, minio, directory, topology, options.clients)

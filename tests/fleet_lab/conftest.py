@@ -6,7 +6,8 @@ from collections.abc import Generator, Iterator
 
 import pytest
 
-from tests.fleet_lab import releases
+from agent import __version__
+from tests.fleet.releases import build_release
 from tests.fleet_lab.laboratory import FleetLaboratory
 from tests.fleet_lab.steps import Fleet
 from tests.minio_server import MinioServer
@@ -33,7 +34,7 @@ def fleet(minio: MinioServer, tmp_path_factory: pytest.TempPathFactory) -> Itera
     except LabUnavailableError as unavailable:
         skip_or_fail(str(unavailable))
     archives = tmp_path_factory.mktemp("dist")
-    releases.build(releases.current_version(), archives)
+    build_release(archives, __version__)
     directory = tmp_path_factory.mktemp("fleet")
     with FleetLaboratory(image, minio, directory, "direct", clients=2) as lab:
         yield Fleet(lab, archives, serial=["100%"])

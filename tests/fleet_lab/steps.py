@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from agent import __version__
 from tests.fleet.playbooks import PlaybookRun
-from tests.fleet_lab import releases
+from tests.fleet.releases import BROKEN, build_release
 from tests.fleet_lab.host_state import differences, state_of
 from tests.fleet_lab.laboratory import MOUNT_POINT, FleetLaboratory
 from tests.fleet_lab.record import Step
@@ -38,7 +39,7 @@ class Fleet:
     lab: FleetLaboratory
     archives: Path
     serial: list[Any]
-    version: str = field(default_factory=releases.current_version)
+    version: str = __version__
     at_first: dict[str, frozenset[str]] = field(default_factory=dict)
 
     def play(self, playbook: str, **variables: Any) -> PlaybookRun:
@@ -76,7 +77,7 @@ def again(fleet: Fleet, step: Step) -> None:
 
 def upgrade(fleet: Fleet, step: Step) -> None:
     """upgrade.yml to a newer version."""
-    releases.build(NEXT_VERSION, fleet.archives)
+    build_release(fleet.archives, NEXT_VERSION)
     fleet.installed(NEXT_VERSION, "upgrade.yml")
     wait_until_watching(fleet, NEXT_VERSION)
     step.found(version=NEXT_VERSION)
@@ -84,7 +85,7 @@ def upgrade(fleet: Fleet, step: Step) -> None:
 
 def broken(fleet: Fleet, step: Step) -> None:
     """A release whose agent does not run: it fails the canary, which goes back by itself."""
-    releases.build(BROKEN_VERSION, fleet.archives, broken=True)
+    build_release(fleet.archives, BROKEN_VERSION, BROKEN)
     run = fleet.play("upgrade.yml", release_version=BROKEN_VERSION, agent_health_timeout_sec=60)
     assert run.exit_code != 0, run.output
     canary, *others = fleet.lab.clients
@@ -106,10 +107,10 @@ def rollback(fleet: Fleet, step: Step) -> None:
 
 def uninstall(fleet: Fleet, step: Step) -> None:
     """uninstall.yml keeps the data; told to, it leaves each host as it was."""
-    run = fleet.play("uninstall.yml")
+    run = fleet.play("uninstall.yml", aod_uninstall=True)
     assert run.exit_code == 0, run.output
     fleet.lab.on_each_client(lambda name, vm: vm.run("ls /var/log/aod/batches/*.done"))
-    run = fleet.play("uninstall.yml", aod_remove_data=True)
+    run = fleet.play("uninstall.yml", aod_uninstall=True, aod_remove_data=True)
     assert run.exit_code == 0, run.output
     now = states(fleet)
     left = {name: differences(fleet.at_first[name], state) for name, state in now.items()}

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
+
+import yaml
 
 from tests.requirements import skip_or_fail
 
@@ -36,3 +39,11 @@ def test_vagrant_takes_it(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Vagrantfile validated successfully" in done.stdout
+
+
+def test_it_names_what_the_collection_has() -> None:
+    text = (PROJECT / "Vagrantfile").read_text()
+    (playbook,) = re.findall(r'ansible\.playbook = "(.+)"', text)
+    assert (PROJECT / playbook).is_file()
+    defaults = yaml.safe_load((PROJECT / "ansible/roles/shipper/defaults/main.yml").read_text())
+    assert set(re.findall(r"^ +(shipper_\w+):", text, re.M)) <= defaults.keys()
