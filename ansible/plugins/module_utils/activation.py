@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from ansible_collections.aod.fleet.plugins.module_utils.live_file import (
 from ansible_collections.aod.fleet.plugins.module_utils.releases import (
     is_complete,
     linked_version,
+    remove_release,
     superfluous,
 )
 
@@ -99,7 +99,7 @@ class Activation:
             self._change(plan, before)
         old = superfluous(self._prefix, self._version, self._keep)
         for tree in old:
-            shutil.rmtree(tree)
+            remove_release(tree)
         changed = recovered or bool(old) or not plan.is_empty
         return {**result, "changed": changed, "recovered": recovered}
 
