@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import venv
 from pathlib import Path
 
 import pytest
@@ -35,13 +36,17 @@ def test_only_a_whole_installation_of_that_archive_counts(tmp_path: Path) -> Non
     preflight = module_code("modules.preflight")
     assert not preflight.is_installed(tmp_path, "a" * 64)
     (tmp_path / ".archive").write_text("a" * 64 + "\n")
-    (tmp_path / "bin").mkdir()
-    (tmp_path / "bin/python").symlink_to("/usr/bin/env")
+    venv.EnvBuilder(symlinks=True).create(tmp_path)
+    (packages,) = tmp_path.glob("lib/python3*/site-packages")
+    (packages / "agent.py").touch()
     assert not preflight.is_installed(tmp_path, "a" * 64)
     (tmp_path / ".complete").touch()
     assert preflight.is_installed(tmp_path, "a" * 64)
     assert preflight.is_installed(tmp_path, "")  # its archive is gone, for a way back
     assert not preflight.is_installed(tmp_path, "b" * 64)
+    # The system was upgraded: what /usr/bin/python3 is now looks into another directory.
+    packages.parent.rename(packages.parent.with_name("python3.0"))
+    assert not preflight.is_installed(tmp_path, "a" * 64)
     (tmp_path / "bin/python").unlink()
-    (tmp_path / "bin/python").symlink_to("/usr/bin/python3.0")  # the system was upgraded
+    (tmp_path / "bin/python").symlink_to("/usr/bin/python3.0")
     assert not preflight.is_installed(tmp_path, "a" * 64)

@@ -60,7 +60,7 @@ problems:
   returned: always
   type: list
 installed:
-  description: Whether this very archive is installed, whole, and its Python is there.
+  description: Whether this very archive is installed, whole, and its Python finds it.
   returned: always
   type: bool
 missing_packages:
@@ -80,7 +80,7 @@ from pathlib import Path
 from typing import Iterator
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.aod.fleet.plugins.module_utils.commands import run
+from ansible_collections.aod.fleet.plugins.module_utils.commands import CommandError, run
 from ansible_collections.aod.fleet.plugins.module_utils.packages import missing_packages
 from ansible_collections.aod.fleet.plugins.module_utils.releases import is_complete
 
@@ -96,13 +96,18 @@ OPTIONS = {
 
 
 def is_installed(release: Path, checksum: str) -> bool:
-    """By this archive, whole; an upgrade of the system takes an environment's Python away."""
+    """By this archive, whole; an upgrade of the system takes an environment's Python away, or has
+    another one by the same name, which looks for the packages elsewhere."""
     try:
         came_from = (release / ".archive").read_text().strip()
     except OSError:
         return False
-    is_it = checksum in ("", came_from)
-    return is_it and is_complete(release) and (release / "bin/python").exists()
+    if checksum not in ("", came_from) or not is_complete(release):
+        return False
+    try:
+        return run([str(release / "bin/python"), "-I", "-c", "import agent"]).exit_code == 0
+    except CommandError:
+        return False
 
 
 def systemd_problems() -> Iterator[str]:
