@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any, Mapping
 
 from ansible_collections.aod.fleet.plugins.module_utils import units
 from ansible_collections.aod.fleet.plugins.module_utils.live_file import remove
+from ansible_collections.aod.fleet.plugins.module_utils.releases import empty
 
 
 def deactivate(parameters: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
     """Stop and disable the units; remove files, trees, and the directories that are empty then.
 
-    Doing it twice does no harm.
+    Doing it twice does no harm. A file system that is mounted at a tree is emptied, and stays.
 
     Raises OSError and `CommandError`.
     """
     paths = [Path(one["dest"]) for one in parameters["files"]]
     files = [path for path in paths if path.is_symlink() or path.exists()]
-    trees = [Path(one) for one in parameters["trees"] if Path(one).exists()]
+    trees = [Path(one) for one in parameters["trees"] if _has_tree(Path(one))]
     states = {unit: units.state_of(unit) for unit in parameters["units"]}
     alive = [unit for unit, state in states.items() if state.enabled or state.active]
     if not check_mode:
@@ -30,7 +30,7 @@ def deactivate(parameters: Mapping[str, Any], check_mode: bool) -> dict[str, Any
         if files:
             units.reload_manager()
         for tree in trees:
-            shutil.rmtree(tree)
+            _remove_tree(tree)
     emptied = [one for one in parameters["directories"] if _is_empty(Path(one))]
     if not check_mode:
         for directory in emptied:
@@ -43,4 +43,18 @@ def deactivate(parameters: Mapping[str, Any], check_mode: bool) -> dict[str, Any
 
 
 def _is_empty(directory: Path) -> bool:
-    return directory.is_dir() and not any(directory.iterdir())
+    return directory.is_dir() and not directory.is_mount() and not any(directory.iterdir())
+
+
+def _has_tree(tree: Path) -> bool:
+    return tree.is_dir() and not (tree.is_mount() and not any(tree.iterdir()))
+
+
+def _remove_tree(tree: Path) -> None:
+    """Also where a link leads: a large spool is often put on a disk of its own."""
+    place = tree.resolve()
+    empty(place)
+    if tree.is_symlink():
+        tree.unlink()
+    if not place.is_mount():
+        place.rmdir()
