@@ -26,7 +26,9 @@ class Done:
 
 
 def run(argv: Sequence[str], timeout_sec: float = TIMEOUT_SEC) -> Done:
-    """Run without stdin, in the C locale. Raises `CommandError` when it cannot be run."""
+    """Run without stdin, in the C locale, and as a service would be: what a login sets for Python
+    is none of its. Raises `CommandError` when it cannot be run."""
+    surrounding = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
     try:
         done = subprocess.run(
             list(argv),
@@ -36,7 +38,7 @@ def run(argv: Sequence[str], timeout_sec: float = TIMEOUT_SEC) -> Done:
             errors="replace",
             timeout=timeout_sec,
             check=False,
-            env={**os.environ, "LC_ALL": "C", "SYSTEMD_PAGER": "", "SYSTEMD_COLORS": "0"},
+            env={**surrounding, "LC_ALL": "C", "SYSTEMD_PAGER": "", "SYSTEMD_COLORS": "0"},
         )
     except subprocess.TimeoutExpired as error:
         raise CommandError(f"{' '.join(argv)}: no end after {timeout_sec:g} s") from error
