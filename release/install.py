@@ -108,9 +108,11 @@ def check_python(release: Path) -> None:
 
 
 def check_content(release: Path) -> str:
-    """SHA256SUMS' own checksum. Raises InstallError when a file is not what it says."""
+    """SHA256SUMS' own checksum. Raises InstallError when a file is not what it says, or not in it."""
     sums = (release / "SHA256SUMS").read_bytes()
-    for line in sums.decode().splitlines():
+    unknown = {str(path.relative_to(release)) for path in release.rglob("*") if path.is_file()}
+    unknown.discard("SHA256SUMS")
+    for line in sums.decode(errors="replace").splitlines():
         expected, _, name = line.partition("  ")
         try:
             found = sha256(release / name)
@@ -118,6 +120,11 @@ def check_content(release: Path) -> str:
             raise InstallError(f"{name} is missing: unpack the archive again") from None
         if found != expected:
             raise InstallError(f"{name} is damaged: copy and unpack the archive again")
+        unknown.discard(name)
+    if unknown:
+        raise InstallError(
+            f"{min(unknown)} is not in SHA256SUMS: unpack the archive again, where nothing is yet"
+        )
     return hashlib.sha256(sums).hexdigest()
 
 
@@ -187,20 +194,25 @@ def run(target: Path, lock: int, arguments: "list[str]") -> None:
     """By the environment's Python. Raises InstallError with the last that it said."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("PIP_", "PYTHON"))}
     environment.update(PIP_CONFIG_FILE=os.devnull, LC_ALL="C.UTF-8", PATH=PATH)
-    done = subprocess.run(
-        [str(target / "bin" / "python"), "-I", *arguments],
-        env=environment,
-        pass_fds=[lock],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=PIP_TIMEOUT_SEC,
-        check=False,
-    )
+    what = "pip" if "install" in arguments else "an import"
+    try:
+        done = subprocess.run(
+            [str(target / "bin" / "python"), "-I", *arguments],
+            env=environment,
+            pass_fds=[lock],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=PIP_TIMEOUT_SEC,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise InstallError(
+            f"{what} was not done after {PIP_TIMEOUT_SEC} s: see whether the host is overloaded"
+        ) from None
     if done.returncode:
         said = [line for line in done.stderr.splitlines() if line.strip()]
         errors = [line for line in said if line.startswith("ERROR:")] or said
-        what = "pip" if "install" in arguments else "an import"
         reason = errors[-1] if errors else f"exit status {done.returncode}"
         raise InstallError(f"{what} failed in {target}: {reason}")
 
