@@ -38,6 +38,13 @@ def test_a_new_host_gets_files_link_and_unit_once(live: Activations) -> None:
     assert (live.serving(), live.footprint()) == (first, before)
 
 
+def test_directories_are_open_whatever_the_umask_of_a_login(activations: Activations) -> None:
+    activations.host.run("sed -i '1i umask 077' /root/.bashrc")
+    assert activations.host.run(["umask"]).stdout == "0077\n"
+    activations.activate(activations.arguments("1.0"))
+    assert activations.host.run("stat -c %a /etc/aod /etc/sysusers.d").stdout == "755\n755\n"
+
+
 def test_a_file_that_needs_no_more_is_only_reloaded(live: Activations) -> None:
     first = live.serving()
     result = live.activate(live.arguments("1.0", config="good, too\n"))

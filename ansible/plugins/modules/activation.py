@@ -289,6 +289,7 @@ def main() -> None:
         required_if=[("state", "present", ("version",))],
     )
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    os.umask(0o022)  # root's own may keep the services out of the directories that are made
     try:
         act = _absent if module.params["state"] == "absent" else _present
         result = act(module, Path(module.params["prefix"]))
