@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -12,21 +9,10 @@ import pytest
 from shipper.relay.authorized_key import authorized_line
 from shipper.relay.cli import INBOX, PROGRAM
 from shipper.relay.limits import Limits
-from tests.fleet.playbooks import COLLECTION
+from tests.fleet.module_code import module_code
 
 
-def load() -> ModuleType:
-    path = COLLECTION / "plugins/module_utils/authorized_keys.py"
-    specification = importlib.util.spec_from_file_location("authorized_keys", path)
-    assert specification
-    assert specification.loader
-    module = importlib.util.module_from_spec(specification)
-    sys.modules["authorized_keys"] = module
-    specification.loader.exec_module(module)
-    return module
-
-
-KEYS = load()
+KEYS = module_code("module_utils.authorized_keys")
 BY_HAND = "# bastion\nssh-ed25519 AAAAbastion ops"
 
 

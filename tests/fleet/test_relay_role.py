@@ -20,7 +20,8 @@ from tests.fleet.shipping import (
 )
 from tests.minio_server import MinioServer
 
-pytestmark = pytest.mark.minio
+# Several playbooks each, against three hosts.
+pytestmark = [pytest.mark.minio, pytest.mark.timeout(1800)]
 
 KEYS = "/etc/aod/relay_authorized_keys"
 
@@ -69,7 +70,8 @@ class Central:
         return ansible.run(self.directory / playbook, *arguments, variables=given)
 
     def changed(self, run: PlaybookRun) -> set[str]:
-        assert run.exit_code == 0, run.output
+        print(run.output)
+        assert run.exit_code == 0
         return {host for host, count in run.changed().items() if count}
 
     def may_push(self, client: FleetHost) -> bool:

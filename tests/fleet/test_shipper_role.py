@@ -55,7 +55,8 @@ class Shipped:
         )
 
     def changed(self, run: PlaybookRun) -> int:
-        assert run.exit_code == 0, run.output
+        print(run.output)
+        assert run.exit_code == 0
         return run.changed()[self.host.name]
 
     def read(self, path: str) -> str:
@@ -141,6 +142,7 @@ def test_settings_are_merged_and_a_destination_replaces_the_shipped_one(shipped:
     shipped.config |= {"retry": {"attempts": 7}}
     assert shipped.changed(shipped.run(shipper_ca_bundle=pem)) > 0
     text = shipped.read("/etc/aod/shipper.yaml")
+    assert "\nspool: /var/log/aod\n" in text
     assert "attempts: 7\n" in text
     assert "max_pause_sec: 300\n" in text
     assert "ca_bundle: /etc/aod/ca.pem\n" in text
