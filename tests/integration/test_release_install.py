@@ -176,7 +176,9 @@ def test_a_file_too_many_is_refused(copy: Release, tmp_path: Path) -> None:
     """As when an earlier build of the version was unpacked in the same place."""
     (wheel,) = copy.directory.glob("wheels/pip-*.whl")
     shutil.copy(wheel, wheel.with_name("pip-1.0-py3-none-any.whl"))
-    assert "pip-1.0-py3-none-any.whl is not in SHA256SUMS" in refusal(copy.install(tmp_path / "aod"))
+    assert "pip-1.0-py3-none-any.whl is not in SHA256SUMS" in refusal(
+        copy.install(tmp_path / "aod")
+    )
 
 
 def test_a_list_that_was_cut_off_is_refused(copy: Release, tmp_path: Path) -> None:
