@@ -108,7 +108,7 @@ def check_python(release: Path) -> None:
 
 
 def check_content(release: Path) -> str:
-    """SHA256SUMS' own checksum. Raises InstallError when a file is not what it says, or not in it."""
+    """SHA256SUMS' own checksum. Raises InstallError when a file is not as it says, or not in it."""
     sums = (release / "SHA256SUMS").read_bytes()
     unknown = {str(path.relative_to(release)) for path in release.rglob("*") if path.is_file()}
     unknown.discard("SHA256SUMS")

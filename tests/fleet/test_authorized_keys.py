@@ -11,7 +11,6 @@ from shipper.relay.cli import INBOX, PROGRAM
 from shipper.relay.limits import Limits
 from tests.fleet.module_code import module_code
 
-
 KEYS = module_code("module_utils.authorized_keys")
 BY_HAND = "# bastion\nssh-ed25519 AAAAbastion ops"
 
