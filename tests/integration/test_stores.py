@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -85,10 +86,13 @@ def test_every_size_arrives_whole(any_store, bucket, destination, spool, size):
 @pytest.mark.parametrize(("size", "puts"), [(1000, 1), (PART_SIZE + 1, 2)])
 def test_manifest_is_written_last(any_store, bucket, destination, spool, size, puts):
     delivery = delivery_of(add_bundle(spool, os.urandom(size)))
-    with TcpGate(any_store.port, hold=puts + 1) as gate:
+    with ThreadPoolExecutor(1) as pool:
+        with TcpGate(any_store.port, hold=puts + 1) as gate:
+            store = destination(endpoint_url=gate.endpoint_url)
+            attempt = pool.submit(store.deliver, delivery)
+            wait_for(gate.held.is_set, "the request with the manifest")
         with pytest.raises(NetworkFault):
-            destination(endpoint_url=gate.endpoint_url, read_timeout_sec=1).deliver(delivery)
-        assert gate.held.is_set()
+            attempt.result()
     assert any_store.keys(bucket) == [delivery.keys.archive]
     assert len(any_store.read(bucket, delivery.keys.archive)) == size
 
