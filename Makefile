@@ -41,10 +41,11 @@ demo: $(READY) ## a recorded slow phase through agent and shipper into build/dem
 # one by one, those that want the machine to themselves. Both parts run, whatever becomes of one.
 WORKERS := 4
 define run_tests
-	@failed=0; \
-	$(BIN)/python -m pytest -m 'not (vm or alone)' --numprocesses $(WORKERS) --dist worksteal || failed=1; \
-	$(BIN)/python -m pytest -m '$(1)' || failed=1; \
-	exit $$failed
+	@failed=; \
+	$(BIN)/python -m pytest -m 'not (vm or alone)' --numprocesses $(WORKERS) --dist worksteal || \
+		failed=' together'; \
+	$(BIN)/python -m pytest -m '$(1)' || failed="$${failed:+$$failed and} alone"; \
+	[ -z "$$failed" ] || { echo "FAILED, see above: tests that ran$$failed"; exit 1; }
 endef
 
 test: setup-test ## every test: lint, types, eBPF, MinIO, virtual machine
