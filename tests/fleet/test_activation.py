@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -305,3 +306,52 @@ def test_absent_takes_unit_and_files_away_twice(live: Activations) -> None:
     assert f"/etc/systemd/system/{UNIT}" not in left
     assert CONFIG not in left
     assert live.activate(arguments)["changed"] is False
+
+
+def test_a_stricter_release_checks_the_file_that_stays(live: Activations) -> None:
+    first = live.serving()
+    live.host.run("sed -i s/good/better/ /opt/aod/2.0/bin/check")
+    assert "nothing was changed" in live.fail(live.arguments("2.0"))
+    assert live.serving() == first
+
+
+def test_a_removal_does_not_leave_a_killed_upgrade_to_come_back(live: Activations) -> None:
+    live.kill_at("systemctl restart")
+    live.run(live.arguments("2.0", config="good for another\n"))
+    live.activate({**live.arguments("1.0"), "state": "absent"})
+    left = live.footprint()
+    assert "transaction" not in left
+    result = live.activate({"version": "1.0", "files": [], "units": []})
+    assert result["recovered"] is False
+    assert live.footprint() == left
+
+
+def test_a_file_that_a_release_does_not_have_goes_with_it(live: Activations) -> None:
+    live.host.run(["cp", "/opt/aod/2.0/share/user.conf", "/opt/aod/2.0/share/more.conf"])
+    extra = {"src": "share/more.conf", "dest": "/etc/aod/more.conf", "optional": True}
+
+    def arguments(version: str) -> dict[str, Any]:
+        plain = live.arguments(version)
+        return {**plain, "files": [*plain["files"], extra]}
+
+    before = live.footprint()
+    live.activate(arguments("2.0"))
+    assert "/etc/aod/more.conf" in live.footprint()
+    live.activate(arguments("1.0"))
+    assert "/etc/aod/more.conf" not in live.footprint()
+    assert live.activate(arguments("1.0"))["changed"] is False
+    live.host.run(["rm", "/opt/aod/previous"])
+    assert live.footprint() == before
+
+
+def test_old_releases_go_but_never_the_two_that_are_linked(live: Activations) -> None:
+    for version in ("3.0", "4.0"):
+        live.release(version)
+    preview = live.activate(live.arguments("1.0", keep=3), "--check")
+    assert preview["changed"] is True
+    live.activate(live.arguments("2.0", keep=3))
+    names = "ls -d /opt/aod/[0-9]*"
+    assert live.host.run(names).stdout.split() == [f"/opt/aod/{v}" for v in ("1.0", "2.0", "4.0")]
+    live.activate(live.arguments("2.0", keep=1))
+    assert live.host.run(names).stdout.split() == ["/opt/aod/1.0", "/opt/aod/2.0"]
+    assert live.activate(live.arguments("2.0", keep=1))["changed"] is False
