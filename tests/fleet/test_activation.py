@@ -152,6 +152,30 @@ def test_a_reload_that_is_refused_is_put_back(live: Activations) -> None:
     assert live.host.run(["cat", RELOADS]).stdout == "again\nagain\n"
 
 
+def with_socket(activations: Activations, version: str, **more: Any) -> dict[str, Any]:
+    """Of a release whose service also has a socket, if it is 2.0."""
+    activations.host.run(
+        "cd /opt/aod/2.0/share; printf '[Unit]\\nPartOf=aod-agent.service\\n"
+        "[Socket]\\nListenStream=/run/aod-test.socket\\nRemoveOnStop=yes\\n"
+        "Service=aod-agent.service\\n' > aod-test.socket;"
+        " grep -q Wants= aod-agent.service || sed -i '1a Wants=aod-test.socket' aod-agent.service"
+    )
+    arguments = activations.arguments(version, **more)
+    socket = {"src": "share/aod-test.socket", "optional": True}
+    arguments["files"].append({**socket, "dest": "/etc/systemd/system/aod-test.socket"})
+    return arguments
+
+
+def test_a_socket_of_another_release_goes_with_it(live: Activations) -> None:
+    live.fail(with_socket(live, "2.0", health=[["sh", "-c", "ls /run/aod-test.socket; false"]]))
+    live.host.run("[ ! -e /run/aod-test.socket ]; ! systemctl -q is-active aod-test.socket")
+    live.activate(with_socket(live, "2.0"))
+    live.host.run(["systemctl", "is-active", "aod-test.socket"])
+    live.activate(with_socket(live, "1.0"))
+    live.host.run("[ ! -e /run/aod-test.socket ]; ! systemctl -q is-active aod-test.socket")
+    assert live.serving().startswith("1.0 ")
+
+
 def test_a_first_installation_that_fails_leaves_nothing(activations: Activations) -> None:
     before = activations.footprint()
     output = activations.fail(activations.arguments("1.0", health=[["false"]]))

@@ -28,7 +28,6 @@ _APPLIED_BY = {
     Path("/etc/sysusers.d"): ("systemd-sysusers",),
     Path("/etc/tmpfiles.d"): ("systemd-tmpfiles", "--create"),
 }
-_UNIT_DIRECTORY = Path("/etc/systemd/system")
 
 
 class ActivationError(Exception):
@@ -198,6 +197,8 @@ class Activation:
         others = [file for file in plan.files if file.dest.parent not in _APPLIED_BY]
         for file in [*by_directory, *others]:
             file.dest.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+            if not file.wanted:
+                units.retire_unit_of(file.dest)
             file.install()
             if file.dest.parent in _APPLIED_BY:
                 require([*_APPLIED_BY[file.dest.parent], str(file.dest)])
@@ -205,7 +206,7 @@ class Activation:
             if before and is_complete(self._prefix / before):
                 replace_link(self._prefix / "previous", before)
             replace_link(self._prefix / "current", self._version)
-        if any(file.dest.parent == _UNIT_DIRECTORY for file in plan.files):
+        if any(file.dest.parent == units.UNIT_DIRECTORY for file in plan.files):
             units.reload_manager()
         for unit in plan.enable:
             units.enable(unit)

@@ -26,6 +26,7 @@ def deactivate(parameters: Mapping[str, Any], check_mode: bool) -> dict[str, Any
         for unit in alive:
             units.retire(unit)
         for path in files:
+            units.retire_unit_of(path)
             remove(path)
         if files:
             units.reload_manager()

@@ -130,6 +130,7 @@ class Journal:
         elif kept.target is not None:
             replace_link(path, kept.target)
         elif path.parent.is_dir():
+            units.retire_unit_of(path)
             remove(path)
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Iterable
 
 from ansible_collections.aod.fleet.plugins.module_utils.commands import CommandError, require, run
 
+UNIT_DIRECTORY = Path("/etc/systemd/system")
 _RUNNING = ("active", "reloading")
 _JOURNAL_LINES = "20"
 
@@ -81,6 +84,13 @@ def retire(unit: str) -> None:
     run(["systemctl", "reset-failed", unit])
     if state_of(unit).active:
         raise CommandError(f"{unit} cannot be stopped: systemctl status {unit}")
+
+
+def retire_unit_of(path: Path) -> None:
+    """Before a unit's file is removed: systemd keeps running what it knows no more, but forgets
+    what it belongs to, such as a socket to its service."""
+    if path.parent == UNIT_DIRECTORY and "@" not in path.name and os.path.lexists(path):
+        retire(path.name)
 
 
 def journal_of(units: Iterable[str]) -> list[str]:
