@@ -152,6 +152,19 @@ def test_a_reload_that_is_refused_is_put_back(live: Activations) -> None:
     assert live.host.run(["cat", RELOADS]).stdout == "again\nagain\n"
 
 
+def test_a_failure_to_put_back_is_told_with_its_cause_and_mended_by_the_next_run(
+    live: Activations,
+) -> None:
+    before = live.footprint()
+    read_only = ["sh", "-c", "mount -t tmpfs -o ro none /etc/aod; echo not well >&2; exit 1"]
+    output = live.fail(live.arguments("2.0", config="good for another\n", health=[read_only]))
+    for words in ("not well", "could not be put back", "Read-only file system", "run this again"):
+        assert words in output
+    live.host.run(["umount", "/etc/aod"])
+    assert live.activate(live.arguments("1.0"))["recovered"] is True
+    assert live.footprint() == before
+
+
 def with_socket(activations: Activations, version: str, **more: Any) -> dict[str, Any]:
     """Of a release whose service also has a socket, if it is 2.0."""
     activations.host.run(

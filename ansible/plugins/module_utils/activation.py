@@ -81,8 +81,8 @@ class Activation:
         return {**result, "changed": changed, "recovered": recovered}
 
     def run(self) -> dict[str, Any]:
-        """Make it so. Raises `ActivationError`; also OSError and `CommandError`, when even putting
-        back failed: the next run then begins with that."""
+        """Make it so. Raises `ActivationError`; also OSError and `CommandError`. When even putting
+        back failed, the next run begins with that."""
         recovered = self._journal.recover()
         if not is_complete(self._release):
             raise ActivationError(
@@ -223,7 +223,14 @@ class Activation:
     def _give_up(self, reason: str, before: str, touched: list[str]) -> None:
         """Put everything back, and raise `ActivationError`."""
         lines = units.journal_of(touched)
-        failures = self._journal.put_back()
+        try:
+            failures = self._journal.put_back()
+        except (CommandError, OSError) as error:
+            raise ActivationError(
+                f"{self._version} failed ({reason}), and what was before could not be put back "
+                f"({error}): mend that, and run this again, which begins with putting back",
+                {"reason": reason, "journal": lines},
+            ) from error
         failures += self._unhealthy() if before else []
         state = f"{before} runs again" if before else "nothing of it is left"
         if failures:
