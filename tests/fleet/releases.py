@@ -19,7 +19,7 @@ def _break(*_: object) -> int:
     raise RuntimeError("broken on purpose")
 
 
-Controller.run = _break
+Controller.start = _break
 """
 }
 
