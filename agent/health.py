@@ -16,6 +16,8 @@ from agent.service.status_server import (
 
 #: Nothing to watch yet, and told not to watch, are no faults.
 HEALTHY = frozenset({"watching", "waiting_for_cifs", "detached"})
+#: What the host lacks whatever the release: to be told, and no reason to take a release back.
+FAULTS_OF_THE_HOST = frozenset({"no_headers"})
 _LOOK_AGAIN_SEC = 0.2
 
 
@@ -44,9 +46,9 @@ def wait_until_healthy(directory: Path, timeout_sec: float) -> Status:
 
 
 def _obstacle(source: dict[str, Any]) -> str:
-    """What keeps it from watching; empty when nothing does."""
+    """What keeps it from watching; empty when nothing does, or only the host."""
     state = str(source["state"])
-    if state in HEALTHY:
+    if state in HEALTHY or source.get("kind") in FAULTS_OF_THE_HOST:
         return ""
     if state == "fault":
         return f"{source['message']}\n  remedy: {source['remedy']}"

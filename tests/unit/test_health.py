@@ -12,7 +12,7 @@ import pytest
 from agent.health import NotHealthyError, wait_until_healthy
 from agent.service.status_server import StatusServer
 
-FAULT = {"state": "fault", "message": "no kernel headers", "remedy": "apt install headers"}
+FAULT = {"state": "fault", "kind": "no_bcc", "message": "no bcc", "remedy": "apt install bcc"}
 
 
 class Answers:
@@ -48,9 +48,17 @@ def test_it_waits_as_long_as_the_agent_needs(answers: Answers, tmp_path: Path, s
 
 def test_a_fault_that_stays_is_told_with_its_remedy(answers: Answers, tmp_path: Path) -> None:
     answers.states = [FAULT]
-    with pytest.raises(NotHealthyError, match=r"(?s)no kernel headers.*apt install headers"):
+    with pytest.raises(NotHealthyError, match=r"(?s)no bcc.*apt install bcc"):
         wait_until_healthy(tmp_path, 0)
     assert answers.asked == 1
+
+
+def test_a_host_without_headers_is_no_reason_to_take_a_release_back(
+    answers: Answers, tmp_path: Path
+) -> None:
+    source = {**FAULT, "kind": "no_headers"}
+    answers.states = [{"state": "loading"}, source]
+    assert wait_until_healthy(tmp_path, 60)["source"] == source
 
 
 def test_an_agent_that_restarts_for_ever_is_not_healthy(answers: Answers, tmp_path: Path) -> None:
