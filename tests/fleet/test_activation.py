@@ -189,6 +189,18 @@ def test_a_socket_of_another_release_goes_with_it(live: Activations) -> None:
     assert live.serving().startswith("1.0 ")
 
 
+def test_a_service_that_is_being_started_again_is_not_given_up(live: Activations) -> None:
+    """It waits for its next start, such as for a host that is overloaded."""
+    again = "Restart=always\\nRestartSec=600\\nExecStartPre=false"
+    live.host.run(f"sed -i 's/^ExecStart=/{again}\\n&/' /opt/aod/1.0/share/{UNIT}")
+    live.host.run(f"cp /opt/aod/1.0/share/{UNIT} /etc/systemd/system/; systemctl daemon-reload")
+    live.host.run(f"systemctl restart {UNIT}", check=False)
+    state = ["systemctl", "show", "--property=ActiveState", UNIT]
+    assert live.host.run(state).stdout == "ActiveState=activating\n"
+    live.fail(live.arguments("2.0", health=[["false"]]))
+    assert live.host.run(state).stdout == "ActiveState=activating\n"
+
+
 def test_a_first_installation_that_fails_leaves_nothing(activations: Activations) -> None:
     before = activations.footprint()
     output = activations.fail(activations.arguments("1.0", health=[["false"]]))

@@ -190,7 +190,7 @@ class Activation:
 
     def _kept(self, unit: str, plan: Plan) -> KeptUnit:
         state = units.state_of(unit)
-        return KeptUnit(unit, state.enabled, state.active, unit in plan.reload)
+        return KeptUnit(unit, state.enabled, state.wanted, unit in plan.reload)
 
     def _apply(self, plan: Plan, before: str) -> None:
         by_directory = [file for file in plan.files if file.dest.parent in _APPLIED_BY]

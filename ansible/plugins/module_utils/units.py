@@ -16,10 +16,14 @@ _JOURNAL_LINES = "20"
 
 @dataclass(frozen=True)
 class UnitState:
-    """What systemd says of a unit; one that it does not know is neither enabled nor active."""
+    """What systemd says of a unit; one that it does not know is neither enabled nor active.
+
+    ``wanted``: it runs, or is being started, perhaps again and again.
+    """
 
     enabled: bool
     active: bool
+    wanted: bool
     masked: bool
 
     @property
@@ -35,6 +39,7 @@ def state_of(unit: str) -> UnitState:
     return UnitState(
         enabled=found.get("UnitFileState") == "enabled",
         active=found.get("ActiveState") in _RUNNING,
+        wanted=found.get("ActiveState") in (*_RUNNING, "activating"),
         masked=found.get("LoadState") == "masked",
     )
 
