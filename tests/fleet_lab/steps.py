@@ -109,7 +109,9 @@ def uninstall(fleet: Fleet, step: Step) -> None:
     """uninstall.yml keeps the data; told to, it leaves each host as it was."""
     run = fleet.play("uninstall.yml", aod_uninstall=True)
     assert run.exit_code == 0, run.output
-    fleet.lab.on_each_client(lambda name, vm: vm.run("ls /var/log/aod/batches/*.done"))
+    fleet.lab.on_each_client(
+        lambda name, vm: vm.run("find /var/log/aod/batches -type f | grep -q .")
+    )
     run = fleet.play("uninstall.yml", aod_uninstall=True, aod_remove_data=True)
     assert run.exit_code == 0, run.output
     now = states(fleet)
