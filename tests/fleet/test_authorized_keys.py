@@ -54,10 +54,17 @@ def test_a_new_key_quota_or_name_takes_the_old_line_s_place() -> None:
         assert texts(merge(f"{old}\n{other}", new)) == [new, other]
 
 
-@pytest.mark.parametrize("old", [line("web-1", "AAAA"), line("web-1", "CCCC"), line("x", "AAAA")])
+@pytest.mark.parametrize("old", [line("web-1", "AAAA"), line("x", "AAAA")])
 def test_a_line_made_by_hand_becomes_ansible_s(old: str) -> None:
     new = line("web-1", "AAAA", "a.lan")
     assert texts(merge(f"{BY_HAND}\n{old}", new)) == [*BY_HAND.splitlines(), new]
+
+
+@pytest.mark.parametrize("old", [line("web-1", "CCCC"), line("web-1", "CCCC", "before.lan")])
+def test_a_name_alone_gives_nobody_the_folder_of_another_key(old: str) -> None:
+    merged = merge(old, line("web-1", "AAAA", "a.lan"))
+    assert texts(merged) == [old]
+    assert "is let to another key" in merged.refused["a.lan"]
 
 
 def test_a_host_that_is_called_otherwise_in_the_inventory_now_keeps_its_folder() -> None:

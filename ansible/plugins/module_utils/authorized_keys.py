@@ -86,20 +86,27 @@ def _heir(entry: Entry, fresh: dict[str, Entry], strangers: set[str]) -> Entry |
         return fresh[str(entry.client)]
     if not _is_free(entry, strangers):
         return None
-    return next((one for one in fresh.values() if _collide(one, entry)), None)
+    return next((one for one in fresh.values() if one.key == entry.key), None)
 
 
 def _conflict(entry: Entry, others: Iterable[Entry], strangers: set[str]) -> str:
     """Why the line cannot stand beside the others; empty when it can."""
     for other in others:
-        if other.client == entry.client or _is_free(other, strangers):
+        if other.client == entry.client:
             continue
-        if other.host == entry.host:
+        if _is_free(other, strangers):
+            if other.host == entry.host and other.key != entry.key:
+                return (
+                    f"the folder {other.host} is let to another key, by a line "
+                    f"{'of ' + other.client if other.client else 'made by hand'}: remove that "
+                    "line, or give this host another shipper_relay_host_name"
+                )
+        elif other.host == entry.host:
             return (
                 f"{other.client} is called {other.host}, too, and has that folder: give one of "
                 "them another shipper_relay_host_name"
             )
-        if other.key == entry.key:
+        elif other.key == entry.key:
             return (
                 f"its key is that of {other.client}: one machine was copied from the other. Remove "
                 "/etc/aod/relay here, and run again"
@@ -108,9 +115,6 @@ def _conflict(entry: Entry, others: Iterable[Entry], strangers: set[str]) -> str
 
 
 def _is_free(entry: Entry, strangers: set[str]) -> bool:
-    """Whether whoever has the line's host or key in the inventory may take its place."""
+    """Whether whoever has the line's key may take its place: a host says itself what it is called,
+    so that a name alone gives nobody another's folder."""
     return entry.client is None or entry.client in strangers
-
-
-def _collide(one: Entry, other: Entry) -> bool:
-    return bool(other.host) and (one.host == other.host or one.key == other.key)
