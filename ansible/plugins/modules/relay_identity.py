@@ -53,9 +53,11 @@ import os
 import pwd
 import stat
 from pathlib import Path
-from typing import Any
+from typing import Any, Tuple
 
 from ansible.module_utils.basic import AnsibleModule
+
+Place = Tuple[Path, int, int, int]  # with owner, group and mode
 
 KEY_MODE, PUBLIC_MODE, DIRECTORY_MODE = 0o600, 0o644, 0o750
 OPTIONS: dict[str, Any] = {
@@ -78,19 +80,19 @@ class Identity:
         """Whether anything had to change."""
         missing = not self._has_owner() or not self._key.exists() or not self._public.exists()
         if self._module.check_mode:
-            return missing or bool(self._misplaced())
+            return missing or bool(_misplaced(self._directory() + self._files()))
         if not self._has_owner():
             self._run(["systemd-sysusers", self._module.params["sysusers"]])
         self._key.parent.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
+        # First of all: made by hand, it may be the owner's, who could put a link there.
+        is_put_right = _put_right(self._directory())
+        for path in (self._key, self._public):
+            _refuse_link(path)
         if not self._key.exists():
             self._make_pair()
         elif not self._public.exists():
             self._public.write_text(self._run(["ssh-keygen", "-y", "-f", str(self._key)]))
-        misplaced = self._misplaced()
-        for path, uid, gid, mode in misplaced:
-            os.chown(path, uid, gid)
-            path.chmod(mode)
-        return missing or bool(misplaced)
+        return _put_right(self._files()) or is_put_right or missing
 
     def public_key(self) -> str:
         """Type and base64; empty while there is none."""
@@ -103,7 +105,7 @@ class Identity:
         fresh = self._key.with_name(f".{self._key.name}.new")
         fresh_public = Path(f"{fresh}.pub")
         for leftover in (fresh, fresh_public):
-            if leftover.exists():
+            if os.path.lexists(leftover):
                 leftover.unlink()
         comment = f"aod-shipper@{os.uname().nodename}"
         self._run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", comment, "-f", str(fresh)])
@@ -121,21 +123,36 @@ class Identity:
         owner, group = self._module.params["owner"], self._module.params["group"]
         return pwd.getpwnam(owner).pw_uid, grp.getgrnam(group).gr_gid
 
-    def _misplaced(self) -> list[tuple[Path, int, int, int]]:
-        """What has another owner, group or mode than it is to have."""
-        if not self._has_owner():
-            return []
+    def _directory(self) -> list[Place]:
+        _, gid = self._ids()
+        return [(self._key.parent, 0, gid, DIRECTORY_MODE)]
+
+    def _files(self) -> list[Place]:
         uid, gid = self._ids()
-        wanted = [
-            (self._key.parent, 0, gid, DIRECTORY_MODE),
-            (self._key, uid, gid, KEY_MODE),
-            (self._public, 0, gid, PUBLIC_MODE),
-        ]
-        return [one for one in wanted if one[0].exists() and not _is_as(*one)]
+        return [(self._key, uid, gid, KEY_MODE), (self._public, 0, gid, PUBLIC_MODE)]
 
     def _run(self, argv: list[str]) -> str:
         _, output, _ = self._module.run_command(argv, check_rc=True)
         return str(output)
+
+
+def _refuse_link(path: Path) -> None:
+    """Root would write, or give away, whatever it leads to."""
+    if path.is_symlink():
+        raise OSError(f"{path} is a link: remove it")
+
+
+def _misplaced(places: list[Place]) -> list[Place]:
+    """What is there with another owner, group or mode than it is to have."""
+    return [one for one in places if one[0].exists() and not _is_as(*one)]
+
+
+def _put_right(places: list[Place]) -> bool:
+    misplaced = _misplaced(places)
+    for path, uid, gid, mode in misplaced:
+        os.chown(path, uid, gid)
+        path.chmod(mode)
+    return bool(misplaced)
 
 
 def _is_as(path: Path, uid: int, gid: int, mode: int) -> bool:
