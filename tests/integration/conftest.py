@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
 from release.build import PROJECT, build
 from release.wheels import ReleaseError
+from tests.cache import exclusive_lock
 from tests.relay_server import RelayServer, why_not
-from tests.release import SYSTEM_PYTHON, Release
+from tests.release import SYSTEM_PYTHON, Release, state
 from tests.requirements import skip_or_fail
+
+#: As on Debian without python3-venv: nothing in ensurepip.
+BARE_HOST = """
+mount -t tmpfs none "$(dirname "$(/usr/bin/python3 -c 'import ensurepip as e; print(e.__file__)')")"
+exec "$@"
+"""
 
 
 @pytest.fixture(scope="session")
@@ -34,10 +44,39 @@ def system_python() -> str:
 @pytest.fixture(scope="session")
 def release(system_python: str, tmp_path_factory: pytest.TempPathFactory) -> Release:
     """This checkout's archive, for the system's Python only, and unpacked."""
-    place = tmp_path_factory.mktemp("release")
-    try:
-        archive = build(PROJECT, place, [system_python])
-    except ReleaseError as error:
-        skip_or_fail(f"no release: {error}")
-    subprocess.run(["tar", "-C", place, "-xf", archive], check=True)
+    with made_once(tmp_path_factory, "release") as (place, is_made):
+        if not is_made:
+            try:
+                archive = build(PROJECT, place, [system_python])
+            except ReleaseError as error:
+                skip_or_fail(f"no release: {error}")
+            subprocess.run(["tar", "-C", place, "-xf", archive], check=True)
+        (archive,) = place.glob("*.tar.gz")
     return Release(archive, place / archive.name.removesuffix(".tar.gz"))
+
+
+@pytest.fixture(scope="session")
+def installed(release: Release, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A prefix with the release in it, installed with neither network nor ensurepip; only to be
+    looked at."""
+    if os.geteuid():
+        skip_or_fail("a host without a network needs root")
+    with made_once(tmp_path_factory, "installed") as (place, is_made):
+        if not is_made:
+            bare_host = ["unshare", "--net", "--mount", "sh", "-ec", BARE_HOST, "sh"]
+            done = release.install(place / "opt/aod", within=bare_host, umask=0o077)
+            assert state(done) == "installed"
+    return place / "opt/aod"
+
+
+@contextmanager
+def made_once(factory: pytest.TempPathFactory, name: str) -> Iterator[tuple[Path, bool]]:
+    """A directory that all workers of pytest-xdist share, and whether it has been filled; who
+    fills it does so while the others wait."""
+    own = factory.getbasetemp()
+    place = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / name
+    made = place.with_suffix(".made")
+    with exclusive_lock(place.with_suffix(".lock")):
+        place.mkdir(exist_ok=True)
+        yield place, made.exists()
+        made.touch()

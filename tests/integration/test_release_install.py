@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 import stat
@@ -15,24 +14,6 @@ from pathlib import Path
 import pytest
 
 from tests.release import TIMEOUT_SEC, Release, refusal, state, tree
-from tests.requirements import skip_or_fail
-
-#: As on Debian without python3-venv and without a network: nothing in ensurepip, no interface.
-BARE_HOST = """
-mount -t tmpfs none "$(dirname "$(/usr/bin/python3 -c 'import ensurepip as e; print(e.__file__)')")"
-exec "$@"
-"""
-
-
-@pytest.fixture(scope="module")
-def installed(release: Release, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A prefix with the release in it, installed with neither network nor ensurepip."""
-    if os.geteuid():
-        skip_or_fail("namespaces without network need root")
-    prefix = tmp_path_factory.mktemp("opt") / "aod"
-    bare_host = ["unshare", "--net", "--mount", "sh", "-ec", BARE_HOST, "sh"]
-    assert state(release.install(prefix, within=bare_host, umask=0o077)) == "installed"
-    return prefix
 
 
 @pytest.fixture
