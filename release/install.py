@@ -24,8 +24,7 @@ from pathlib import Path
 OLDEST_PYTHON = (3, 10)
 # pip asks what it finds on PATH for the system's name.
 PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
-PIP_TIMEOUT_SEC = 900
-CHECK_TIMEOUT_SEC = 300
+RUN_TIMEOUT_SEC = 1800
 
 BEGUN = ".incomplete"
 COMPLETE = ".complete"
@@ -99,6 +98,8 @@ def check_python(release: Path) -> None:
     minors = sorted(int(minor) for minor in set(re.findall(r"-cp3(\d+)-cp3", names)))
     this = f"{platform.python_implementation()} {platform.python_version()}"
     fits = sys.implementation.name == "cpython" and sys.version_info[1] in minors
+    if not minors:
+        raise InstallError("no wheels lie beside it: start it where the archive was unpacked")
     if sys.version_info < OLDEST_PYTHON or not fits or platform.machine() != "x86_64":
         pythons = ", ".join(f"3.{minor}" for minor in minors)
         raise InstallError(
@@ -155,7 +156,7 @@ def runs(target: Path) -> bool:
     """Whether the environment's Python starts and finds the agent."""
     command = [str(target / "bin" / "python"), "-I", "-c", "import agent"]
     try:
-        subprocess.run(command, check=True, stderr=subprocess.DEVNULL, timeout=CHECK_TIMEOUT_SEC)
+        subprocess.run(command, check=True, stderr=subprocess.DEVNULL, timeout=RUN_TIMEOUT_SEC)
     except (OSError, subprocess.SubprocessError):
         return False
     return True
@@ -183,18 +184,18 @@ def fill(release: Path, target: Path, lock: int) -> None:
     exactly = ["--require-hashes", "--only-binary=:all:", "--ignore-installed"]
     quietly = ["--isolated", "--quiet", "--no-compile", "--root-user-action=ignore"]
     wanted = ["--disable-pip-version-check", "--requirement", str(release / "requirements.txt")]
-    run(target, lock, [str(pip / "pip"), "install", *quietly, *offline, *exactly, *wanted])
-    run(target, lock, ["-c", IMPORT_ALL])
+    install_all = [str(pip / "pip"), "install", *quietly, *offline, *exactly, *wanted]
+    run("pip", target, lock, install_all)
+    run("an import", target, lock, ["-c", IMPORT_ALL])
     (target / "share").mkdir()
     for path in (release / "config").iterdir():
         shutil.copyfile(path, target / "share" / path.name)
 
 
-def run(target: Path, lock: int, arguments: "list[str]") -> None:
+def run(what: str, target: Path, lock: int, arguments: "list[str]") -> None:
     """By the environment's Python. Raises InstallError with the last that it said."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("PIP_", "PYTHON"))}
     environment.update(PIP_CONFIG_FILE=os.devnull, LC_ALL="C.UTF-8", PATH=PATH)
-    what = "pip" if "install" in arguments else "an import"
     try:
         done = subprocess.run(
             [str(target / "bin" / "python"), "-I", *arguments],
@@ -203,13 +204,11 @@ def run(target: Path, lock: int, arguments: "list[str]") -> None:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=PIP_TIMEOUT_SEC,
+            timeout=RUN_TIMEOUT_SEC,
             check=False,
         )
     except subprocess.TimeoutExpired:
-        raise InstallError(
-            f"{what} was not done after {PIP_TIMEOUT_SEC} s: see whether the host is overloaded"
-        ) from None
+        raise InstallError(f"{what} did not end within {RUN_TIMEOUT_SEC} s") from None
     if done.returncode:
         said = [line for line in done.stderr.splitlines() if line.strip()]
         errors = [line for line in said if line.startswith("ERROR:")] or said
@@ -223,7 +222,8 @@ def complete(target: Path, content: str) -> None:
     directory = os.open(target, os.O_RDONLY | os.O_DIRECTORY)
     try:
         # This file system only: sync(2) would also wait for a file server that hangs.
-        ctypes.CDLL(None).syncfs(directory)
+        if ctypes.CDLL(None, use_errno=True).syncfs(directory):
+            raise OSError(ctypes.get_errno(), "cannot be written to disk", str(target))
         (target / BEGUN).rename(target / COMPLETE)
         os.fsync(directory)
     finally:
