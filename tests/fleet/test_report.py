@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from tests.fleet.collection import load_plugin
 
 report = load_plugin("plugin_utils/fleet_report")
@@ -77,6 +79,32 @@ def test_the_table_is_aligned_and_fits() -> None:
     fault = lines.index("  ! shipper: the bucket does not exist")
     assert lines[fault - 1].startswith("web-3")
     assert lines[fault + 1] == "    > mend it"
+
+
+def test_a_host_speaks_for_itself_alone() -> None:
+    forged = answer(
+        "\x1b]0;all is well\x07", host="web-2", state="healthy", kernel="6.1\nweb-9 healthy"
+    )
+    rows = report.rows_of({"web-1": forged}, {"web-1": forged}, "done")
+    assert [(row["host"], row["state"]) for row in rows] == [("web-1", "degraded")]
+    lines = report.table(rows, WIDTH).splitlines()
+    assert not any(line.startswith("web-9") for line in lines)
+    assert "".join(lines).isprintable()
+
+
+@pytest.mark.parametrize(
+    "said", ["nothing", {}, {"pending": "many"}, {"last_upload_sec": "soon"}, {"faults": ["bad"]}]
+)
+def test_an_answer_that_is_none_fails_its_host_and_not_the_report(said: Any) -> None:
+    good = answer()
+    host = {**good["aod_answer"]["host"], **said} if isinstance(said, dict) and said else said
+    fleet = {"web-1": {"aod_answer": {"host": host}}, "web-2": good}
+    rows = report.rows_of(fleet, fleet, "done")
+    assert [(row["host"], row["state"]) for row in rows] == [
+        ("web-1", "failed"),
+        ("web-2", "healthy"),
+    ]
+    assert report.table(rows, WIDTH)
 
 
 def test_a_long_reason_is_wrapped() -> None:

@@ -24,6 +24,20 @@ GAP = "  "
 NARROWEST = 60
 _UNITS = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 
+# What a host says of itself, by type: anything else it says is not taken over.
+_ANSWER: dict[str, type | tuple[type, ...]] = {
+    "version": str,
+    "previous_version": str,
+    "kernel": str,
+    "headers": str,
+    "probes": str,
+    "pending": int,
+    "oldest_pending_sec": (int, float, type(None)),
+    "last_upload": (str, type(None)),
+    "last_upload_sec": (int, float, type(None)),
+    "faults": list,
+}
+
 Row = dict[str, Any]
 
 
@@ -42,11 +56,12 @@ def row_of(host: str, variables: Mapping[str, Any], unsaid: str) -> Row:
     """
     answer = variables.get("aod_answer", {})
     outcome = outcome_of(variables) or unsaid
-    row: Row = {"host": host, "state": HEALTHY, "faults": [], **answer.get("host", {})}
-    faults = list(row["faults"])
+    told = _told(answer.get("host"))
+    row: Row = {**told, "host": host, "state": HEALTHY}
+    faults = list(told.get("faults", []))
     if answer.get("unreachable"):
         row["state"], faults = UNREACHABLE, [_fault("ssh", answer.get("msg", ""), RUN_AGAIN)]
-    elif "host" not in answer:
+    elif not told:
         row["state"], faults = FAILED, [_fault("ssh", answer.get("msg", "no answer"), RUN_AGAIN)]
     elif outcome == NOT_BEGUN:
         row["state"] = NOT_BEGUN
@@ -88,7 +103,7 @@ def table(rows: list[Row], width: int) -> str:
     lines = aligned[:1]
     for line, row in zip(aligned[1:], rows, strict=True):
         lines += [line, *_fault_lines(row["faults"], max(width, NARROWEST))]
-    return "\n".join([*lines, "", summary_line(rows)])
+    return "\n".join([*map(_plain, lines), "", summary_line(rows)])
 
 
 def summary_line(rows: list[Row]) -> str:
@@ -104,6 +119,28 @@ def duration(seconds: float) -> str:
         if seconds >= size:
             return f"{int(seconds // size)} {unit}"
     return "0 s"
+
+
+def _told(answer: object) -> Row:
+    """What a host answered; empty for no answer: a lie must not cost the others their report."""
+    if not isinstance(answer, Mapping):
+        return {}
+    if not all(isinstance(answer.get(name, ()), kind) for name, kind in _ANSWER.items()):
+        return {}
+    if not all(_is_fault(fault) for fault in answer["faults"]):
+        return {}
+    return {name: answer[name] for name in _ANSWER}
+
+
+def _is_fault(fault: object) -> bool:
+    return isinstance(fault, Mapping) and all(
+        isinstance(fault.get(name), str) for name in ("part", "message", "remedy")
+    )
+
+
+def _plain(line: str) -> str:
+    """Without what a terminal would obey: a host's words are only to be read."""
+    return "".join(one if one.isprintable() else "?" for one in line)
 
 
 def _cells(row: Row) -> dict[str, str]:
