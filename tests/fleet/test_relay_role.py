@@ -162,3 +162,23 @@ def test_an_sshd_that_would_not_read_it_is_left_as_it_was(central: Central) -> N
     assert "must Include" in run.output
     central.relay.run(["/usr/sbin/sshd", "-t"])
     assert not any("aod-relay.conf" in line for line in traces(central.relay) - before)
+
+
+def test_a_relay_that_is_not_there_fails_each_client_with_the_reason(central: Central) -> None:
+    early = central.run("--limit", "aod_clients")
+    assert early.exit_code != 0
+    assert "role relay comes first" in early.output
+
+    central.relay.stop()
+    for playbook in ("site.yml", "uninstall.yml"):
+        late = central.run("--limit", "aod_clients", playbook=playbook)
+        print(late.output)
+        assert late.exit_code != 0
+        assert "the relay relay-1: " in late.output
+        for client in central.clients:
+            assert (late.recap[client.name]["unreachable"], late.recap[client.name]["failed"]) == (
+                0,
+                1,
+            )
+    gone = central.run("--limit", "aod_clients", playbook="uninstall.yml", shipper_relay="")
+    assert gone.exit_code == 0, gone.output

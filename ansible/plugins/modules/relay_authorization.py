@@ -12,7 +12,7 @@ author: AOD Fleet (@aod)
 description:
   - Runs on the relay. Writes one line for each host, as C(aod-relay authorize) makes it, and marks
     it with the client's name in the inventory. Lines without such a mark were made by hand and
-    stay, unless their host or key is given here.
+    stay, unless their key is given here; a name alone takes nobody's folder.
   - Two runs at once do not lose each other's lines.
 options:
   path:
@@ -104,10 +104,13 @@ OPTIONS: dict[str, Any] = {
 def _wanted(module: AnsibleModule) -> tuple[list[Entry], dict[str, str]]:
     """The lines of the clients that have a key, and why some of them get none."""
     clients = {name: one for name, one in module.params["clients"].items() if one.get("key")}
-    if not clients or (module.check_mode and not Path(module.params["program"]).exists()):
+    program = Path(module.params["program"])
+    if not clients or (module.check_mode and not program.exists()):
         return [], {}
+    if not program.exists():
+        module.fail_json(msg=f"there is no {program} here: role relay comes first")
     _, output, _ = module.run_command(
-        [module.params["program"], "authorize-many"],
+        [str(program), "authorize-many"],
         data=json.dumps(list(clients.values())),
         check_rc=True,
     )
