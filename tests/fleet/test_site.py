@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from release.wheels import ReleaseError
 from tests.fleet.ansible_releases import AnsibleUnavailableError, oldest
 from tests.fleet.conftest import BootHost
 from tests.fleet.fleet import Fleet, difference, have_headers, snapshot
+from tests.fleet.playbooks import Ansible
 from tests.fleet.releases import BROKEN, build_release
 from tests.requirements import skip_or_fail
 
@@ -166,3 +168,30 @@ def test_the_threshold_decides_whether_the_next_batch_begins(
     done = fleet.run("site.yml", FIRST, aod_max_fail_percentage=percentage)
     assert done.exit_code == 2, done.output
     assert fleet.report().states() == {"web-1": "unreachable", "web-2": state}
+
+
+def test_relays_stay_where_they_are_when_the_clients_do(
+    boot_host: BootHost, tmp_path: Path
+) -> None:
+    relay, client = boot_host("relay-1"), boot_host("web-1")
+    relay.run("mkdir /opt/aod && ln -s 0.2.0 /opt/aod/current && ln -s 0.1.0 /opt/aod/previous")
+    client.stop()
+    ansible = Ansible(
+        tmp_path,
+        {
+            "aod_relays": {"relay-1": relay.variables()},
+            "aod_clients": {"web-1": client.variables()},
+        },
+    )
+    report = tmp_path / "report.json"
+
+    done = ansible.run("rollback.yml", variables={"aod_report_file": str(report)})
+    assert done.exit_code == 2, done.output
+    states = {row["host"]: row["state"] for row in json.loads(report.read_text())["hosts"]}
+    assert states == {"relay-1": "not begun", "web-1": "unreachable"}
+
+    named = ansible.run(
+        "rollback.yml", "--limit", "aod_relays", variables={"release_version": "0.2.0"}
+    )
+    assert named.exit_code == 2, named.output
+    assert "leave it out" in named.output
