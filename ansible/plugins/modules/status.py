@@ -155,7 +155,8 @@ class Host:
 
     def _ask_agent(self) -> None:
         self.report.update(headers="none", probes="none")
-        found = self._answer(["python", "-c", FIND_HEADERS])
+        # -I: root runs nothing that lies where the user who logged in happens to be.
+        found = self._answer(["python", "-I", "-c", FIND_HEADERS])
         self.report["headers"] = HEADERS[found["kind"]]
         if found["kind"] == "none":
             self._fault("agent", found["message"], found["remedy"])
