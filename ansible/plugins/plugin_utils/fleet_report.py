@@ -57,7 +57,7 @@ def row_of(host: str, variables: Mapping[str, Any], unsaid: str) -> Row:
     answer = variables.get("aod_answer", {})
     outcome = outcome_of(variables) or unsaid
     told = _told(answer.get("host"))
-    row: Row = {**told, "host": host, "state": HEALTHY}
+    row: Row = {"host": host, "state": HEALTHY, **told}
     faults = list(told.get("faults", []))
     if answer.get("unreachable"):
         row["state"], faults = UNREACHABLE, [_fault("ssh", answer.get("msg", ""), RUN_AGAIN)]
