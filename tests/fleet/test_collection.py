@@ -20,7 +20,7 @@ from tests.fleet.collection import (
     readme_with_tables,
     roles,
 )
-from tests.fleet.playbooks import PROJECT
+from tests.fleet.playbooks import PROJECT, Ansible
 from tests.requirements import skip_or_fail
 
 INVENTORIES = ("direct", "central")
@@ -154,3 +154,11 @@ def test_every_plugin_is_documented(kind: str, collections: Path) -> None:
         assert done.returncode == 0, done.stderr
         assert f"aod.fleet.{name}" in done.stdout
         assert "EXAMPLES" in done.stdout
+
+
+@pytest.mark.parametrize("playbook", ["site.yml", "status.yml", "uninstall.yml"])
+def test_an_inventory_without_the_fleets_groups_is_refused(playbook: str, tmp_path: Path) -> None:
+    local = {"web-1": {"ansible_connection": "local"}}
+    run = Ansible(tmp_path, {"aod_client": local}).run(playbook)
+    assert run.exit_code != 0
+    assert "It has the groups aod_client." in " ".join(run.output.split())
