@@ -59,7 +59,7 @@ def check(bundle: SpooledBundle, sleeper: int) -> None:
     assert f"process {sleeper}: slow upload" in manifest["reason"]
     samples = [json.loads(line) for line in files["procstat.jsonl"].splitlines()]
     assert {row["pid"] for row in samples} == {sleeper}
-    assert len(samples) >= 5
+    assert len(samples) >= 2
     assert samples[0]["comm"] == "sleep"
     assert f"/{sleeper}/task/{sleeper}/comm".encode() in files["stacks.log"]
     assert b"Linux" in files["osinfo.log"]
