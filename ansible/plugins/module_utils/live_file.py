@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import grp
 import os
 import pwd
@@ -84,9 +85,10 @@ def live_file(given: Mapping[str, Any], release: Path, check_mode: bool) -> Live
     """From the module's arguments. Raises OSError when there is no such source."""
     content: bytes | None = None
     wanted = True
-    text = given["content"] if given["secret_content"] is None else given["secret_content"]
-    if text is not None:
-        content = text.encode()
+    if given["content"] is not None:
+        content = given["content"].encode()
+    elif given["secret_base64"] is not None:
+        content = base64.b64decode(given["secret_base64"])
     elif (release / given["src"]).exists():
         content = (release / given["src"]).read_bytes()
     elif given["optional"]:
@@ -100,7 +102,7 @@ def live_file(given: Mapping[str, Any], release: Path, check_mode: bool) -> Live
         group=given["group"],
         mode=int(given["mode"], 8),
         reload=given["reload"],
-        secret=given["secret"] or given["secret_content"] is not None,
+        secret=given["secret"] or given["secret_base64"] is not None,
         validate=given["validate"],
         wanted=wanted,
     )

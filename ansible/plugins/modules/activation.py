@@ -48,8 +48,10 @@ options:
       content:
         description: The content itself. The host's log gets it, so a secret comes by I(src).
         type: str
-      secret_content:
-        description: A content that nobody is to see; it implies I(secret).
+      secret_base64:
+        description:
+          - A content that nobody is to see, in base64; it implies I(secret). Ansible notes all
+            files in the host's journal, and masks there only what it need not escape.
         type: str
       dest:
         description: Where it becomes live.
@@ -219,7 +221,7 @@ from ansible_collections.aod.fleet.plugins.module_utils.journal import Journal
 FILE_OPTIONS: dict[str, Any] = {
     "src": {"type": "str"},
     "content": {"type": "str"},
-    "secret_content": {"type": "str", "no_log": True},
+    "secret_base64": {"type": "str", "no_log": True},
     "dest": {"type": "path", "required": True},
     "owner": {"type": "str", "default": "root"},
     "group": {"type": "str", "default": "root"},
@@ -238,7 +240,7 @@ OPTIONS: dict[str, Any] = {
         "elements": "dict",
         "default": [],
         "options": FILE_OPTIONS,
-        "mutually_exclusive": [("src", "content", "secret_content")],
+        "mutually_exclusive": [("src", "content", "secret_base64")],
     },
     "validate": {"type": "list", "elements": "list", "default": []},
     "units": {"type": "list", "elements": "str", "default": []},
