@@ -366,7 +366,7 @@ def test_a_full_relay(relay, tmp_path):
 
 def test_a_host_over_its_quota_waits_until_the_relay_has_shipped(relay, tmp_path):
     host = Host(relay, tmp_path, Limits(max_host_mb=2, min_free_mb=0))
-    first, second = host.bundle(os.urandom(2 * MIB)), host.bundle()
+    first, second = host.bundle(os.urandom(2 * MIB - 100)), host.bundle()
     client = host.client()
     client.deliver(first)
     with pytest.raises(NetworkFault, match="its quota is 2 MiB"):
