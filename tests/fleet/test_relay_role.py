@@ -69,7 +69,11 @@ class Central:
         ansible = Ansible(
             self.directory, {"aod_relays": self._relays(), "aod_clients": self._web()}
         )
-        given = {"release_directory": str(self._release_directory), **variables}
+        given = {
+            "release_directory": str(self._release_directory),
+            "shipper_health_timeout_sec": 300,
+            **variables,
+        }
         return ansible.run(self.directory / playbook, *arguments, variables=given)
 
     def changed(self, run: PlaybookRun) -> set[str]:
