@@ -104,6 +104,8 @@ def journal_of(units: Iterable[str]) -> list[str]:
     if not chosen:
         return []
     try:
+        # What a service said with its last breath may still be on its way.
+        run(["journalctl", "--sync"], timeout_sec=60)
         done = run(
             [
                 *("journalctl", "--boot", "--no-pager", "--output=short-iso"),
