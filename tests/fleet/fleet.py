@@ -26,10 +26,9 @@ _PASSING = (
     *("/var/lib/systemd", "/var/lib/apt", "/var/cache"),
     *("/etc/.pwd.lock", "/etc/passwd-", "/etc/group-", "/etc/shadow-", "/etc/gshadow-"),
 )
-# An empty directory for others' files, such as /etc/sysusers.d, is nobody's.
 _SNAPSHOT = f"""
 find / -xdev \\( -path {" -o -path ".join(_PASSING)} \\) -prune -o -printf '%y %#m %u:%g %p %l\\n' |
-    grep -v ' /etc/[a-z]*.d $' | sort
+    sort
 sed 's/^/passwd /' /etc/passwd
 sed 's/^/group /' /etc/group
 systemctl list-unit-files --no-legend --no-pager | sed 's/^/unit /'

@@ -357,6 +357,18 @@ def test_absent_takes_unit_and_files_away_twice(live: Activations) -> None:
     assert live.activate(arguments)["changed"] is False
 
 
+def test_absent_leaves_a_directory_that_was_there_and_none_that_was_not(
+    activations: Activations,
+) -> None:
+    activations.host.run("rm -rf /etc/aod; mkdir -p /etc/sysusers.d; rm -f /etc/sysusers.d/*")
+    activations.activate(activations.arguments("1.0"))
+    activations.activate(activations.arguments("2.0"))  # made nothing, and forgets nothing
+    activations.activate({**activations.arguments("2.0"), "state": "absent"})
+    assert (
+        activations.host.run("cd /etc; ls -d aod sysusers.d", check=False).stdout == "sysusers.d\n"
+    )
+
+
 def test_a_stricter_release_checks_the_file_that_stays(live: Activations) -> None:
     first = live.serving()
     live.host.run("sed -i s/good/better/ /opt/aod/2.0/bin/check")

@@ -20,7 +20,7 @@ from tests.fleet.module_code import module_code
 spool = sys.argv[1]
 subprocess.run(["mount", "-t", "tmpfs", "none", spool], check=True)
 Path(spool, "bundle").touch()
-parameters = {"files": [], "units": [], "trees": [spool], "directories": [spool]}
+parameters = {"files": [], "units": [], "trees": [spool], "directories": [spool], "prefix": "/none"}
 deactivate = module_code("module_utils.deactivation").deactivate
 answers = [deactivate(parameters, False)["removed"] for _ in range(2)]
 print(json.dumps([answers, [path.name for path in Path(spool).iterdir()]]))
@@ -44,7 +44,7 @@ def test_a_spool_behind_a_link_goes_with_its_data(tmp_path: Path) -> None:
     (data / "batches/bundle").touch()
     (tmp_path / "spool").symlink_to(data)
     trees = [str(tmp_path / "spool")]
-    parameters = {"files": [], "units": [], "trees": trees, "directories": []}
+    parameters = {"files": [], "units": [], "trees": trees, "directories": [], "prefix": "/none"}
     deactivate = module_code("module_utils.deactivation").deactivate
     assert deactivate(parameters, check_mode=False)["removed"] == trees
     assert list(tmp_path.iterdir()) == []

@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any, Mapping
 
 from ansible_collections.aod.fleet.plugins.module_utils import units
+from ansible_collections.aod.fleet.plugins.module_utils.journal import made_directories
 from ansible_collections.aod.fleet.plugins.module_utils.live_file import remove
 from ansible_collections.aod.fleet.plugins.module_utils.releases import empty
 
 
 def deactivate(parameters: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
-    """Stop and disable the units; remove files, trees, and the directories that are empty then.
+    """Stop and disable the units; remove files, trees, and the directories that are empty then,
+    those that activations made among them.
 
     Doing it twice does no harm. A file system that is mounted at a tree is emptied, and stays.
 
@@ -21,6 +23,8 @@ def deactivate(parameters: Mapping[str, Any], check_mode: bool) -> dict[str, Any
     files = [path for path in paths if path.is_symlink() or path.exists()]
     trees = [Path(one) for one in parameters["trees"] if _has_tree(Path(one))]
     states = {unit: units.state_of(unit) for unit in parameters["units"]}
+    directories = [Path(one) for one in parameters["directories"]]
+    directories += reversed(made_directories(Path(parameters["prefix"])))
     alive = [unit for unit, state in states.items() if state.enabled or state.active]
     if not check_mode:
         for unit in alive:
@@ -32,10 +36,12 @@ def deactivate(parameters: Mapping[str, Any], check_mode: bool) -> dict[str, Any
             units.reload_manager()
         for tree in trees:
             _remove_tree(tree)
-    emptied = [one for one in parameters["directories"] if _is_empty(Path(one))]
-    if not check_mode:
-        for directory in emptied:
-            Path(directory).rmdir()
+    emptied = []
+    for directory in dict.fromkeys(directories):
+        if _is_empty(directory):
+            emptied.append(directory)
+            if not check_mode:
+                directory.rmdir()
     return {
         "changed": bool(files or trees or emptied or alive),
         "removed": [str(path) for path in [*files, *trees, *emptied]],

@@ -24,6 +24,7 @@ from ansible_collections.aod.fleet.plugins.module_utils.live_file import (
 
 DIRECTORY = "transaction"
 _FILE = "journal.json"
+_MADE = ".made_directories"
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,7 @@ class Journal:
     """The journal in ``prefix``. `begin` before the first change; then `commit` or `put_back`."""
 
     def __init__(self, prefix: Path) -> None:
+        self._prefix = prefix
         self._directory = prefix / DIRECTORY
         self._path = self._directory / _FILE
 
@@ -82,7 +84,15 @@ class Journal:
         return found
 
     def commit(self) -> None:
-        """What was is past."""
+        """What was is past; which directories were made is noted for the removal."""
+        made = json.loads(self._path.read_text())["directories"]
+        known = [str(path) for path in made_directories(self._prefix)]
+        if new := [path for path in made if path not in known]:
+            text = "".join(f"{path}\n" for path in [*known, *new])
+            replace_file(self._prefix / _MADE, text.encode(), 0, 0, 0o644)
+        self._close()
+
+    def _close(self) -> None:
         self._path.unlink()
         sync_directory(self._directory)
         self.discard()
@@ -108,7 +118,7 @@ class Journal:
             _remove_if_empty(Path(directory))
         units.reload_manager()
         failures = [_unit_put_back(unit) for unit in kept_units]
-        self.commit()
+        self._close()
         return [failure for failure in failures if failure]
 
     def _keep(self, number: int, path: Path) -> Kept:
@@ -132,6 +142,12 @@ class Journal:
         elif path.parent.is_dir():
             units.retire_unit_of(path)
             remove(path)
+
+
+def made_directories(prefix: Path) -> list[Path]:
+    """Those that activations in ``prefix`` had to make, a parent before its child."""
+    noted = prefix / _MADE
+    return [Path(line) for line in noted.read_text().splitlines()] if noted.exists() else []
 
 
 def _unit_put_back(unit: KeptUnit) -> str:

@@ -115,7 +115,9 @@ options:
     elements: path
     default: []
   directories:
-    description: For I(state=absent), directories to remove when they are empty in the end.
+    description:
+      - For I(state=absent), directories to remove when they are empty in the end. So are those that
+        activations made, such as C(/etc/sysusers.d).
     type: list
     elements: path
     default: []
