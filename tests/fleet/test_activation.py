@@ -135,6 +135,14 @@ def test_an_unhealthy_version_is_put_back_byte_for_byte(live: Activations) -> No
     assert live.activate(live.arguments("1.0"))["changed"] is False
 
 
+def test_a_version_whose_health_is_never_told_is_put_back(live: Activations) -> None:
+    health = [["/bin/sh", "-c", "[ $(readlink /opt/aod/current) = 1.0 ] || exec sleep 600"]]
+    output = live.fail(live.arguments("2.0", health=health, health_timeout_sec=2))
+    assert "no end after 2 s" in output
+    assert "2.0 was rolled back (1.0 runs again)" in output
+    assert live.serving().startswith("1.0 ")
+
+
 def test_a_unit_that_does_not_start_is_put_back_with_its_journal(live: Activations) -> None:
     live.host.run("printf '#!/bin/sh\\necho my last word; exit 7\\n' > /opt/aod/2.0/bin/serve")
     live.host.run("sed -i 's/^ExecStart=/Type=oneshot\\n&/' /opt/aod/2.0/share/aod-agent.service")

@@ -66,6 +66,7 @@ class Activation:
         self._validate = [list(map(str, command)) for command in parameters["validate"]]
         self._units: list[str] = parameters["units"]
         self._health = [list(map(str, command)) for command in parameters["health"]]
+        self._health_timeout_sec: int = parameters["health_timeout_sec"]
         self._keep: int = parameters["keep"]
         self._journal = Journal(self._prefix)
 
@@ -181,8 +182,7 @@ class Activation:
         )
         try:
             self._apply(plan, before)
-            for command in self._health:
-                require(command)
+            self._require_health()
             self._require_running([*plan.restart, *plan.reload])
         except (CommandError, OSError, LookupError) as error:
             self._give_up(str(error), before, list(touched))
@@ -248,8 +248,11 @@ class Activation:
 
     def _unhealthy(self) -> list[str]:
         try:
-            for command in self._health:
-                require(command)
+            self._require_health()
         except CommandError as error:
             return [str(error)]
         return []
+
+    def _require_health(self) -> None:
+        for command in self._health:
+            require(command, self._health_timeout_sec)

@@ -103,6 +103,10 @@ options:
     type: list
     elements: list
     default: []
+  health_timeout_sec:
+    description: How long each of I(health) may take, in seconds.
+    type: int
+    default: 900
   keep:
     description:
       - How many complete releases may stay below I(prefix); the oldest others are removed, but
@@ -247,6 +251,7 @@ OPTIONS: dict[str, Any] = {
     "validate": {"type": "list", "elements": "list", "default": []},
     "units": {"type": "list", "elements": "str", "default": []},
     "health": {"type": "list", "elements": "list", "default": []},
+    "health_timeout_sec": {"type": "int", "default": 900},
     "keep": {"type": "int", "default": 0},
     "trees": {"type": "list", "elements": "path", "default": []},
     "directories": {"type": "list", "elements": "path", "default": []},
