@@ -12,7 +12,7 @@ from release.wheels import ReleaseError
 from tests.fleet.ansible_releases import AnsibleUnavailableError, oldest
 from tests.fleet.conftest import BootHost
 from tests.fleet.fleet import Fleet, difference, have_headers, snapshot
-from tests.fleet.playbooks import Ansible
+from tests.fleet.playbooks import COLLECTION, Ansible
 from tests.fleet.releases import BROKEN, build_release
 from tests.requirements import skip_or_fail
 
@@ -195,3 +195,53 @@ def test_relays_stay_where_they_are_when_the_clients_do(
     )
     assert named.exit_code == 2, named.output
     assert "leave it out" in named.output
+
+
+_LOST = """
+- hosts: all
+  gather_facts: false
+  tasks:
+    - ansible.builtin.set_fact: {aod_outcome: done}
+    - ansible.builtin.import_tasks: "{{ reach }}"
+- hosts: localhost
+  gather_facts: false
+  tasks:
+    - ansible.builtin.debug:
+        msg: "{{ ['web-1'] | aod.fleet.outcomes(hostvars) }}"
+"""
+
+
+def test_a_relay_that_is_lost_as_a_client_does_not_count_as_done(
+    boot_host: BootHost, tmp_path: Path
+) -> None:
+    host = boot_host("web-1")
+    host.stop()
+    playbook = tmp_path / "lost.yml"
+    playbook.write_text(_LOST.replace("{{ reach }}", str(COLLECTION / "playbooks/tasks/reach.yml")))
+    done = Ansible(tmp_path, {"all": {"web-1": host.variables()}}).run(playbook)
+    assert "the host was not reached, or lost on the way" in done.output
+
+
+# A release that tells nothing, and no unit of a shipper.
+_STRANGE = """
+mkdir -p /opt/aod/9.0/bin && ln -s 9.0 /opt/aod/current && cd /opt/aod/9.0/bin
+printf '#!/bin/sh\\necho %s\\n' "'{\\"kind\\": \\"exact\\"}'" > python
+printf '#!/bin/sh\\necho "{}"\\n' > aod-agent
+chmod +x *
+touch /etc/systemd/system/aod-agent.service
+"""
+
+
+def test_a_part_that_is_missing_or_answers_strangely_is_a_fault_and_no_traceback(
+    boot_host: BootHost, tmp_path: Path
+) -> None:
+    host = boot_host("web-1")
+    host.run(_STRANGE)
+    fleet = Fleet([host], tmp_path, tmp_path)
+    done = fleet.run("status.yml", None)
+    assert done.exit_code == 0, done.output
+    row = fleet.report().hosts["web-1"]
+    assert (row["state"], row["headers"]) == ("degraded", "exact")
+    said = {fault["part"]: fault["message"] for fault in row["faults"]}
+    assert said["agent"].startswith("answers in a form that this collection does not know")
+    assert said["shipper"] == "is not installed"

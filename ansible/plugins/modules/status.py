@@ -17,6 +17,12 @@ options:
     description: Where the releases lie.
     type: path
     default: /opt/aod
+  expected:
+    description: Parts that a host with a release is to have; one that it lacks is a fault.
+    type: list
+    elements: str
+    choices: [agent, shipper]
+    default: []
   timeout_sec:
     description: How long one answer may take, in seconds.
     type: int
@@ -127,13 +133,15 @@ class AnswerError(Exception):
 class Host:
     """Collects the answers of this host into ``report``."""
 
-    def __init__(self, module: AnsibleModule, prefix: str, timeout_sec: int) -> None:
+    def __init__(self, module: AnsibleModule) -> None:
         self._module = module
-        self._current = Path(prefix) / "current"
-        self._timeout_sec = timeout_sec
+        prefix = Path(module.params["prefix"])
+        self._current = prefix / "current"
+        self._timeout_sec: int = module.params["timeout_sec"]
+        self._expected: list[str] = module.params["expected"]
         self.report: dict[str, Any] = {
             "version": _target(self._current),
-            "previous_version": _target(Path(prefix) / "previous"),
+            "previous_version": _target(prefix / "previous"),
             "kernel": os.uname().release,
             "headers": "",
             "probes": "",
@@ -145,13 +153,18 @@ class Host:
         }
 
     def look(self) -> None:
-        """Ask every part whose unit is installed."""
+        """Ask every part whose unit is installed; name those that ought to be, and are not."""
         for part, ask in (("agent", self._ask_agent), ("shipper", self._ask_shipper)):
             if (UNIT_DIRECTORY / UNITS[part]).exists():
                 try:
                     ask()
                 except AnswerError as error:
                     self._fault(part, str(error), f"journalctl -n 50 -u {UNITS[part]}")
+                except (KeyError, TypeError, AttributeError) as error:
+                    words = f"answers in a form that this collection does not know: {error!r}"
+                    self._fault(part, words, "bring collection and release to the same version")
+            elif part in self._expected and self.report["version"]:
+                self._fault(part, "is not installed", "ansible-playbook aod.fleet.site")
 
     def _ask_agent(self) -> None:
         self.report.update(headers="none", probes="none")
@@ -232,11 +245,17 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "prefix": {"type": "path", "default": "/opt/aod"},
+            "expected": {
+                "type": "list",
+                "elements": "str",
+                "choices": ["agent", "shipper"],
+                "default": [],
+            },
             "timeout_sec": {"type": "int", "default": 30},
         },
         supports_check_mode=True,
     )
-    host = Host(module, module.params["prefix"], module.params["timeout_sec"])
+    host = Host(module)
     host.look()
     module.exit_json(changed=False, host=host.report)
 
