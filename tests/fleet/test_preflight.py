@@ -32,6 +32,12 @@ def test_a_kernel_is_asked_for_what_the_agent_needs(
     assert all(str(words) in problem for problem in found)
 
 
+def test_a_kernel_without_a_table_of_symbols_is_told_what_it_lacks(tmp_path: Path) -> None:
+    preflight = module_code("modules.preflight")
+    (problem,) = preflight.kernel_problems(tmp_path / "lockdown", tmp_path / "kallsyms")
+    assert "CONFIG_KALLSYMS" in problem
+
+
 def test_only_a_whole_installation_of_that_archive_counts(tmp_path: Path) -> None:
     preflight = module_code("modules.preflight")
     assert not preflight.is_installed(tmp_path, "a" * 64)

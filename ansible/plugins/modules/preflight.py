@@ -134,6 +134,9 @@ def kernel_problems(
     symbols: Path = Path("/proc/kallsyms"),
 ) -> Iterator[str]:
     """Whether the kernel lets root trace. By what it has, since EL 8 has it in a kernel 4.18."""
+    if not symbols.exists():
+        yield f"there is no {symbols}: a kernel with CONFIG_KALLSYMS and CONFIG_PROC_FS is needed"
+        return
     with symbols.open() as lines:
         if not any(" bpf_ringbuf_output" in line for line in lines):
             release = os.uname().release
