@@ -15,6 +15,8 @@ from typing import Any
 PROJECT = Path(__file__).parents[2]
 COLLECTION = PROJECT / "ansible"
 TIMEOUT_S = 1200
+#: At most so many are ok when nothing is to be done.
+TASKS_OF_A_CONVERGED_HOST = 30
 _RECAP = re.compile(r"^(\S+)\s+: ((?:\w+=\d+\s*)+)$", re.M)
 
 

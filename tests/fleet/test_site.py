@@ -12,13 +12,12 @@ from release.wheels import ReleaseError
 from tests.fleet.ansible_releases import AnsibleUnavailableError, oldest
 from tests.fleet.conftest import BootHost
 from tests.fleet.fleet import Fleet, difference, have_headers, snapshot
-from tests.fleet.playbooks import COLLECTION, Ansible
+from tests.fleet.playbooks import COLLECTION, TASKS_OF_A_CONVERGED_HOST, Ansible
 from tests.fleet.releases import BROKEN, build_release
 from tests.requirements import skip_or_fail
 
 FIRST, SECOND, BROKEN_ONE = "0.1.0", "0.1.1", "0.1.2"
 NAMES = ("web-1", "web-2", "web-3")
-TASKS_OF_A_CONVERGED_HOST = 30
 
 pytestmark = pytest.mark.timeout(1500)
 

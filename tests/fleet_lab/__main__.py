@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import shlex
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -23,8 +24,9 @@ from tests.vm.image import ImageBuildError, LabUnavailableError, image_for
 
 
 def main() -> int:
-    """Run what was asked for; 1 as soon as a step fails."""
+    """Run what was asked for; 1 as soon as a step fails. SIGTERM ends it as SIGINT does."""
     options = read_options()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     record = Record(shlex.join(["python", "-m", "tests.fleet_lab", *sys.argv[1:]]))
     try:
         image, store = image_for("6.1"), find_program(MINIO)
