@@ -161,6 +161,36 @@ def test_the_inbox_is_kept_while_bundles_wait_in_it(central: Central) -> None:
     assert central.relay.run(["test", "-e", KEYS], check=False).returncode == 1
 
 
+# In the place of the shipper, which writes its receipts into the inbox at any time.
+BUSY = """
+mkdir /etc/systemd/system/aod-shipper.service.d
+cat > /etc/systemd/system/aod-shipper.service.d/busy.conf <<'END'
+[Service]
+Type=simple
+WatchdogSec=0
+ExecStartPre=
+ExecStart=
+ExecStart=/bin/sh /run/busy
+END
+cat > /run/busy <<'END'
+while mkdir -p /var/lib/aod/inbox/web-1; do : > /var/lib/aod/inbox/web-1/$((i=i+1)); done
+END
+systemctl daemon-reload; systemctl restart aod-shipper
+"""
+
+
+def test_nobody_writes_into_the_inbox_while_it_is_removed(central: Central) -> None:
+    only = ("--limit", "aod_relays")
+    assert central.run(*only).exit_code == 0
+    central.relay.run(BUSY)
+    central.relay.run(
+        ["timeout", "60", "sh", "-c", "until ls /var/lib/aod/inbox/web-1/99; do :; done"]
+    )
+    removed = central.run(*only, playbook="uninstall.yml", relay_remove_data=True)
+    assert removed.exit_code == 0, removed.output
+    assert central.relay.run(["test", "-e", "/var/lib/aod"], check=False).returncode == 1
+
+
 def test_an_sshd_that_would_not_read_it_is_left_as_it_was(central: Central) -> None:
     central.relay.run(["sed", "-i", "/^Include/d", "/etc/ssh/sshd_config"])
     before = traces(central.relay)
