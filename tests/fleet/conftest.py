@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -9,10 +11,11 @@ from typing import Protocol
 
 import pytest
 
+from release.wheels import ReleaseError
+from tests.cache import exclusive_lock
 from tests.fleet.host import FleetHost
 from tests.fleet.host_image import HostImage, HostsUnavailableError, host_image
-from tests.fleet.releases import build_release
-from tests.fleet.shipping import VERSION
+from tests.fleet.releases import build_releases
 from tests.requirements import skip_or_fail
 
 
@@ -37,7 +40,18 @@ def boot_host(fleet_image: HostImage) -> Iterator[BootHost]:
 
 @pytest.fixture(scope="session")
 def release_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the release of this checkout lies, as `make dist` makes it."""
-    directory = tmp_path_factory.mktemp("dist")
-    build_release(directory, VERSION)
+    """Releases of this checkout, as `make dist` makes them, built once for all workers."""
+    root = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent
+    directory, partial = root / "releases", root / "releases.partial"
+    with exclusive_lock(root / "releases.lock"):
+        if not directory.exists():
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir()
+            try:
+                build_releases(partial)
+            except ReleaseError as error:
+                skip_or_fail(f"no release: {error}")
+            partial.rename(directory)
     return directory

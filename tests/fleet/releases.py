@@ -11,6 +11,8 @@ from agent import __version__
 from release.build import BUILD_FILES, PACKAGES, PROJECT, build
 
 SYSTEM_PYTHON = "/usr/bin/python3"
+#: This checkout's, a newer one, and one whose agent never runs.
+OLD, NEW, BROKEN_ONE = __version__, "999.1.0", "999.2.0"
 #: An agent that is installed, and whose configuration can be checked, but that never runs.
 BROKEN = {
     "agent/controller.py": """
@@ -22,6 +24,13 @@ def _break(*_: object) -> int:
 Controller.start = _break
 """
 }
+
+
+def build_releases(output: Path) -> None:
+    """`OLD`, `NEW` and `BROKEN_ONE`. Raises ReleaseError."""
+    for version in (OLD, NEW):
+        build_release(output, version)
+    build_release(output, BROKEN_ONE, BROKEN)
 
 
 def build_release(output: Path, version: str, appended: Mapping[str, str] | None = None) -> Path:

@@ -12,9 +12,8 @@ import yaml
 from tests.fleet.conftest import BootHost
 from tests.fleet.host import FleetHost
 from tests.fleet.playbooks import Ansible, PlaybookRun
-from tests.fleet.releases import BROKEN, build_release
+from tests.fleet.releases import BROKEN_ONE, NEW, OLD
 
-OLD, NEW, BROKEN_ONE = "0.1.0", "0.2.0", "0.3.0"
 #: On a host that has everything already: what gathers, checks, looks and compares.
 TASKS_AT_MOST = 6
 UNIT = "aod-agent.service"
@@ -26,24 +25,14 @@ _PLAYBOOK = """
   roles:
     - role: aod.fleet.agent
 """
-# Where a release, its data or its users could be. An empty /etc/sysusers.d is nobody's.
+# Where a release, its data or its users could be.
 _TRACES = """
 find /opt /etc /run/aod* /var/lib/aod* /var/log/aod* \
-    ! -name '*-' ! -name .pwd.lock ! -path /etc/sysusers.d \
+    ! -name '*-' ! -name .pwd.lock \
     -printf '%y %m %u:%g %p %l\\n' 2>/dev/null | sort || true
 cat /etc/passwd /etc/group
 systemctl list-units --all --plain --no-legend 'aod*'
 """
-
-
-@pytest.fixture(scope="module")
-def releases(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The directory with the archives; the broken one's agent ends as soon as it starts."""
-    directory = tmp_path_factory.mktemp("releases")
-    for version in (OLD, NEW):
-        build_release(directory, version)
-    build_release(directory, BROKEN_ONE, BROKEN)
-    return directory
 
 
 class RoleRuns:
@@ -86,8 +75,8 @@ class RoleRuns:
 
 
 @pytest.fixture
-def role(boot_host: BootHost, releases: Path, tmp_path: Path) -> RoleRuns:
-    return RoleRuns(boot_host("client"), releases, tmp_path)
+def role(boot_host: BootHost, release_directory: Path, tmp_path: Path) -> RoleRuns:
+    return RoleRuns(boot_host("client"), release_directory, tmp_path)
 
 
 def test_a_fresh_host_gets_an_agent_and_a_second_run_finds_nothing_to_do(role: RoleRuns) -> None:
@@ -167,7 +156,7 @@ def test_an_uninstall_keeps_data_unless_asked_and_then_leaves_nothing(role: Role
 
 
 def test_what_is_in_the_way_is_named_before_anything_changes(
-    role: RoleRuns, releases: Path, tmp_path: Path
+    role: RoleRuns, tmp_path: Path
 ) -> None:
     assert 'such as "0.1.0"' in role.refuse(release_version="latest")
     assert "`make dist` builds it" in role.refuse(release_directory=str(tmp_path))

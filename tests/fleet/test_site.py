@@ -8,42 +8,27 @@ from pathlib import Path
 
 import pytest
 
-from release.wheels import ReleaseError
 from tests.fleet.ansible_releases import AnsibleUnavailableError, oldest
 from tests.fleet.conftest import BootHost
 from tests.fleet.fleet import Fleet, difference, have_headers, snapshot
 from tests.fleet.playbooks import COLLECTION, TASKS_OF_A_CONVERGED_HOST, Ansible
-from tests.fleet.releases import BROKEN, build_release
+from tests.fleet.releases import BROKEN_ONE, NEW, OLD
 from tests.requirements import skip_or_fail
 
-FIRST, SECOND, BROKEN_ONE = "0.1.0", "0.1.1", "0.1.2"
 NAMES = ("web-1", "web-2", "web-3")
 
 pytestmark = pytest.mark.timeout(1500)
 
 
-@pytest.fixture(scope="module")
-def releases(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory with three releases, of which the last never runs."""
-    directory = tmp_path_factory.mktemp("dist")
-    try:
-        build_release(directory, FIRST)
-        build_release(directory, SECOND)
-        build_release(directory, BROKEN_ONE, BROKEN)
-    except ReleaseError as error:
-        skip_or_fail(f"no release: {error}")
-    return directory
-
-
 @pytest.fixture
-def new_fleet(boot_host: BootHost, releases: Path, tmp_path: Path) -> Callable[..., Fleet]:
+def new_fleet(boot_host: BootHost, release_directory: Path, tmp_path: Path) -> Callable[..., Fleet]:
     """Call it with names of hosts."""
 
     def boot(*names: str) -> Fleet:
         hosts = [boot_host(name) for name in names]
         for host in hosts:
             have_headers(host)
-        return Fleet(hosts, tmp_path, releases)
+        return Fleet(hosts, tmp_path, release_directory)
 
     return boot
 
@@ -55,33 +40,33 @@ def test_fresh_hosts_are_healthy_and_are_left_as_they_were(new_fleet: NewFleet) 
     fleet = new_fleet(*NAMES)
     before = {name: snapshot(host) for name, host in fleet.hosts.items()}
 
-    tried = fleet.run("site.yml", FIRST, "--check", "--diff")
+    tried = fleet.run("site.yml", OLD, "--check", "--diff")
     assert tried.exit_code == 0, tried.output
     for name, host in fleet.hosts.items():
         assert difference(before[name], snapshot(host)) == {"came": [], "went": []}
 
-    done = fleet.run("site.yml", FIRST)
+    done = fleet.run("site.yml", OLD)
     assert done.exit_code == 0, done.output
     report = fleet.report()
     assert report.summary == {"healthy": 3}
     for row in report.hosts.values():
-        assert (row["version"], row["headers"], row["probes"]) == (FIRST, "exact", "waiting")
+        assert (row["version"], row["headers"], row["probes"]) == (OLD, "exact", "waiting")
         assert (row["pending"], row["faults"]) == (0, [])
     assert "3 healthy\n" in done.output
-    assert any(line.split()[:3] == ["web-2", "healthy", FIRST] for line in done.output.splitlines())
+    assert any(line.split()[:3] == ["web-2", "healthy", OLD] for line in done.output.splitlines())
 
-    again = fleet.run("site.yml", FIRST)
+    again = fleet.run("site.yml", OLD)
     assert again.exit_code == 0, again.output
     assert set(again.changed().values()) == {0}, again.output
     for name in NAMES:
         assert again.recap[name]["ok"] <= TASKS_OF_A_CONVERGED_HOST
 
-    refused = fleet.run("uninstall.yml", FIRST)
+    refused = fleet.run("uninstall.yml", OLD)
     assert refused.exit_code == 2
     assert "aod_uninstall=true" in refused.output
     assert set(fleet.report().states().values()) == {"healthy"}
 
-    removed = fleet.run("uninstall.yml", FIRST, aod_uninstall=True, aod_remove_data=True)
+    removed = fleet.run("uninstall.yml", OLD, aod_uninstall=True, aod_remove_data=True)
     assert removed.exit_code == 0, removed.output
     assert fleet.report().summary == {"absent": 3}
     for name, host in fleet.hosts.items():
@@ -91,21 +76,21 @@ def test_fresh_hosts_are_healthy_and_are_left_as_they_were(new_fleet: NewFleet) 
 def test_upgrade_stops_at_a_broken_release_and_goes_back(new_fleet: NewFleet) -> None:
     fleet = new_fleet(*NAMES)
     canary, *others = NAMES
-    assert fleet.run("site.yml", FIRST).exit_code == 0
+    assert fleet.run("site.yml", OLD).exit_code == 0
 
     unnamed = fleet.run("upgrade.yml", None)
     assert unnamed.exit_code == 2
     assert "release_version" in unnamed.output
 
-    upgraded = fleet.run("upgrade.yml", SECOND)
+    upgraded = fleet.run("upgrade.yml", NEW)
     assert upgraded.exit_code == 0, upgraded.output
-    assert set(fleet.report().versions().values()) == {SECOND}
+    assert set(fleet.report().versions().values()) == {NEW}
 
     broken = fleet.run("upgrade.yml", BROKEN_ONE)
     assert broken.exit_code == 2, broken.output
     report = fleet.report()
     assert report.states() == {canary: "failed", **dict.fromkeys(others, "not begun")}
-    assert set(report.versions().values()) == {SECOND}
+    assert set(report.versions().values()) == {NEW}
     assert "broken on purpose" in broken.output
     for name in others:
         assert not fleet.hosts[name].run(["ls", "/opt/aod"]).stdout.count(BROKEN_ONE)
@@ -115,12 +100,12 @@ def test_upgrade_stops_at_a_broken_release_and_goes_back(new_fleet: NewFleet) ->
     back = fleet.run("rollback.yml", None, release_directory="/nowhere")
     assert back.exit_code == 0, back.output
     assert fleet.report().summary == {"healthy": 3}
-    assert set(fleet.report().versions().values()) == {FIRST}
+    assert set(fleet.report().versions().values()) == {OLD}
 
-    assert fleet.run("site.yml", SECOND).exit_code == 0
-    downgraded = fleet.run("site.yml", FIRST)
+    assert fleet.run("site.yml", NEW).exit_code == 0
+    downgraded = fleet.run("site.yml", OLD)
     assert downgraded.exit_code == 0, downgraded.output
-    assert set(fleet.report().versions().values()) == {FIRST}
+    assert set(fleet.report().versions().values()) == {OLD}
     assert fleet.report().summary == {"healthy": 3}
 
 
@@ -130,7 +115,7 @@ def test_a_host_without_room_fails_alone_and_says_so(new_fleet: NewFleet) -> Non
     sick.run("mkdir /opt/aod && mount -t tmpfs -o size=32m tmpfs /opt/aod")
     gone.stop()
 
-    stopped = fleet.run("site.yml", FIRST)
+    stopped = fleet.run("site.yml", OLD)
     assert stopped.exit_code == 2, stopped.output
     report = fleet.report()
     assert report.states() == {"web-1": "healthy", "web-2": "failed", "web-3": "unreachable"}
@@ -140,7 +125,7 @@ def test_a_host_without_room_fails_alone_and_says_so(new_fleet: NewFleet) -> Non
 
 
 def test_the_oldest_promised_ansible_rolls_out(
-    boot_host: BootHost, releases: Path, tmp_path: Path
+    boot_host: BootHost, release_directory: Path, tmp_path: Path
 ) -> None:
     try:
         programs = oldest()
@@ -148,9 +133,9 @@ def test_the_oldest_promised_ansible_rolls_out(
         skip_or_fail(str(unavailable))
     host = boot_host("web-1")
     have_headers(host)
-    fleet = Fleet([host], tmp_path, releases, programs)
+    fleet = Fleet([host], tmp_path, release_directory, programs)
     for _ in range(2):
-        done = fleet.run("site.yml", FIRST)
+        done = fleet.run("site.yml", OLD)
         assert done.exit_code == 0, done.output
         assert fleet.report().summary == {"healthy": 1}
     assert done.changed()["web-1"] == 0
@@ -164,7 +149,7 @@ def test_the_threshold_decides_whether_the_next_batch_begins(
 ) -> None:
     fleet = new_fleet("web-1", "web-2")
     fleet.hosts["web-1"].stop()
-    done = fleet.run("site.yml", FIRST, aod_max_fail_percentage=percentage)
+    done = fleet.run("site.yml", OLD, aod_max_fail_percentage=percentage)
     assert done.exit_code == 2, done.output
     assert fleet.report().states() == {"web-1": "unreachable", "web-2": state}
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from agent import __version__
 from tests.fleet.playbooks import TASKS_OF_A_CONVERGED_HOST, PlaybookRun
-from tests.fleet.releases import BROKEN, build_release
+from tests.fleet.releases import BROKEN, BROKEN_ONE, NEW, build_release
 from tests.fleet_lab.host_state import differences, state_of
 from tests.fleet_lab.laboratory import MOUNT_POINT, FleetLaboratory
 from tests.fleet_lab.record import Step
@@ -24,7 +24,6 @@ from tests.vm.service import COMMAND
 DELAY_MS = 2000
 BUNDLE_TIMEOUT_S = 600
 WATCHING_TIMEOUT_S = 300
-NEXT_VERSION, BROKEN_VERSION = "999.1.0", "999.2.0"
 
 CANARY_FIRST: list[Any] = [1, "100%"]
 
@@ -79,24 +78,24 @@ def again(fleet: Fleet, step: Step) -> None:
 
 def upgrade(fleet: Fleet, step: Step) -> None:
     """upgrade.yml to a newer version."""
-    build_release(fleet.archives, NEXT_VERSION)
-    fleet.installed(NEXT_VERSION, "upgrade.yml")
-    wait_until_watching(fleet, NEXT_VERSION)
-    step.found(version=NEXT_VERSION)
+    build_release(fleet.archives, NEW)
+    fleet.installed(NEW, "upgrade.yml")
+    wait_until_watching(fleet, NEW)
+    step.found(version=NEW)
 
 
 def broken(fleet: Fleet, step: Step) -> None:
     """A release whose agent does not run: it fails the canary, which goes back by itself."""
-    build_release(fleet.archives, BROKEN_VERSION, BROKEN)
-    run = fleet.play("upgrade.yml", release_version=BROKEN_VERSION, agent_health_timeout_sec=60)
+    build_release(fleet.archives, BROKEN_ONE, BROKEN)
+    run = fleet.play("upgrade.yml", release_version=BROKEN_ONE, agent_health_timeout_sec=60)
     assert run.exit_code != 0, run.output
     canary, *others = fleet.lab.clients
     assert run.recap[canary]["failed"] == 1, run.output
     assert "broken on purpose" in run.output, run.output
     for name in others:
-        fleet.lab.clients[name].run(["test", "!", "-e", f"/opt/aod/{BROKEN_VERSION}"])
-    wait_until_watching(fleet, NEXT_VERSION)
-    step.found(failed=[canary], spared=others, version=NEXT_VERSION)
+        fleet.lab.clients[name].run(["test", "!", "-e", f"/opt/aod/{BROKEN_ONE}"])
+    wait_until_watching(fleet, NEW)
+    step.found(failed=[canary], spared=others, version=NEW)
 
 
 def rollback(fleet: Fleet, step: Step) -> None:
