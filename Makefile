@@ -38,14 +38,17 @@ demo: $(READY) ## a recorded slow phase through agent and shipper into build/dem
 	@cd $(DEMO)/bucket && find . -type f | sort
 
 # Most tests wait more than they work: several at a time take a fraction of the time. Then follow,
-# one by one, those that want the machine to themselves. Both parts run, whatever becomes of one.
-WORKERS := 4
+# one by one, those that want the machine to themselves. Both parts run, whatever becomes of one;
+# what failed in either is told again at the end.
+WORKERS  := 4
+FAILURES := build/failures.txt
 define run_tests
-	@failed=; \
-	$(BIN)/python -m pytest -m 'not (vm or alone)' --numprocesses $(WORKERS) --dist worksteal || \
-		failed=' together'; \
-	$(BIN)/python -m pytest -m '$(1)' || failed="$${failed:+$$failed and} alone"; \
-	[ -z "$$failed" ] || { echo "FAILED, see above: tests that ran$$failed"; exit 1; }
+	@mkdir -p build && rm -f $(FAILURES); failed=; \
+	$(BIN)/python -m pytest -m 'not (vm or alone)' --failures $(FAILURES) \
+		--numprocesses $(WORKERS) --dist worksteal || failed=' together'; \
+	$(BIN)/python -m pytest -m '$(1)' --failures $(FAILURES) || failed="$${failed:+$$failed and} alone"; \
+	[ -z "$$failed" ] || \
+		{ echo "FAILED: tests that ran$$failed"; cat $(FAILURES); exit 1; }
 endef
 
 test: setup-test ## every test: lint, types, eBPF, MinIO, virtual machine

@@ -19,6 +19,8 @@ from tests.store_server import StoreServer
 settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")
 
+_LINES_KEPT, _CHARACTERS_KEPT = 8, 300
+
 
 @pytest.fixture
 def public_directory() -> Iterator[Path]:
@@ -51,21 +53,37 @@ def any_store(request: pytest.FixtureRequest) -> StoreServer:
 
 
 class FailuresAtOnce:
-    """One line for each failure when it happens; pytest shows the rest of it at its end."""
+    """One line for each failure when it happens; pytest shows the rest of it at its end.
 
-    def __init__(self, terminal: pytest.TerminalReporter) -> None:
+    ``kept`` outlives the run: for each failure, how its message begins and how it ends.
+    """
+
+    def __init__(self, terminal: pytest.TerminalReporter, kept: Path | None) -> None:
         self._terminal = terminal
+        self._kept = kept
 
     @pytest.hookimpl(trylast=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        if report.failed:
-            crash = getattr(report.longrepr, "reprcrash", None)
-            first = (crash.message if crash else report.longreprtext).partition("\n")[0]
-            self._terminal.write_line(f"\n{report.nodeid} ({report.when}): {first}", red=True)
+        if not report.failed:
+            return
+        crash = getattr(report.longrepr, "reprcrash", None)
+        lines = (crash.message if crash else report.longreprtext).splitlines() or [""]
+        headline = f"{report.nodeid} ({report.when}): {lines[0]}"
+        self._terminal.write_line(f"\n{headline}", red=True)
+        if self._kept is not None:
+            with self._kept.open("a") as kept:
+                end = lines[1:][-_LINES_KEPT:]
+                kept.writelines(f"{line[:_CHARACTERS_KEPT]}\n" for line in (headline, *end))
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--failures", type=Path, metavar="FILE", help="append each failure, in short, to FILE"
+    )
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_configure(config: pytest.Config) -> None:
     terminal = config.pluginmanager.get_plugin("terminalreporter")
-    if terminal is not None:
-        config.pluginmanager.register(FailuresAtOnce(terminal))
+    if terminal is not None and not hasattr(config, "workerinput"):
+        config.pluginmanager.register(FailuresAtOnce(terminal, config.getoption("failures")))
