@@ -55,6 +55,7 @@ def test_a_slow_server_is_one_bundle_in_the_bucket(
     vm: VirtualMachine, share: SmbShare, service: Service
 ) -> None:
     vm.run(["logger", f"mount: //{SERVER}/share user=alice,password={PASSWORD},vers=3.1.1"])
+    vm.run("echo a message of the kernel > /dev/kmsg")
     agent = service.status()["pid"]
     vm.run(f"echo 5 > /proc/{agent}/clear_refs")  # the peak of the resident set is that from now on
     with share.server_delay(DELAY_MS):
@@ -122,7 +123,8 @@ def check_what_was_added(bundle: Bundle, pid: int) -> None:
     assert b".cifs_spnego" in bundle.files["keyrings.log"]
     for told in (b"PRETTY_NAME=", b"Linux lab", b"SMB3", b"cifs-utils"):
         assert told in bundle.files["osinfo.log"], told
-    kernel_time = re.search(rb"^\[ *([0-9]+\.[0-9]+)\]", bundle.files["dmesg.log"])
+    message = rb"^\[ *([0-9]+\.[0-9]+)\].* a message of the kernel$"
+    kernel_time = re.search(message, bundle.files["dmesg.log"], re.M)
     assert kernel_time, "the monotonic clock"
     assert float(kernel_time[1]) * 1e9 < bundle.manifest["trigger"]["time_ns"] + 60e9
     assert PASSWORD not in bundle.everything
