@@ -23,7 +23,7 @@ EACCES = 13
 PASSWORD = "Sup3rS3cret"
 NORMAL_WORK = f"""
 cd {MOUNT_POINT}
-end=$((SECONDS + 120))
+end=$((SECONDS + 60))
 while [ $SECONDS -lt $end ]; do
     dd if=/dev/zero of=work bs=64k count=8 status=none
     cp work copy; cmp work copy; mkdir -p dir; ls -l . dir; stat work; mv copy dir; rm -r dir

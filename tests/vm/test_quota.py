@@ -93,7 +93,7 @@ def test_wherever_the_quota_ends_there_is_a_whole_bundle_or_none(
     first = capture(vm)
     assert first.returncode == 0, first.stderr
     assert len(files(vm, "batches")) == 2
-    rooms_kb = iter(range(0, 160, 12))
+    rooms_kb = iter(range(0, 168, 24))
     refused = 0
     while refused_within(vm, next(rooms_kb)):
         refused += 1
