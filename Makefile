@@ -37,33 +37,30 @@ demo: $(READY) ## a recorded slow phase through agent and shipper into build/dem
 	@echo '== bucket'
 	@cd $(DEMO)/bucket && find . -type f | sort
 
-# Most tests wait more than they work: several at a time take a fraction of the time. Then follow
-# those on virtual machines, two at a time, as an emulated one keeps one processor busy; and one by
-# one those that want this machine to themselves. Every part runs, whatever becomes of the others;
-# what failed in any is told again at the end.
+# Most tests wait more than they work: several at a time take a fraction of the time. Then follow,
+# one by one, those that want the machine to themselves. Both parts run, whatever becomes of one;
+# what failed in either is told again at the end.
 WORKERS  := 4
-MACHINES := 2
 FAILURES := build/failures.txt
-PYTEST   := $(BIN)/python -m pytest --failures $(FAILURES)
+PYTEST   := $(BIN)/python -m pytest --failures=$(FAILURES)
 together := -m 'not (vm or alone)' --numprocesses $(WORKERS) --dist worksteal
-# In the order of the folders, not by the number of tests: the fleet's lab, the longest, begins.
-machines := -m vm --numprocesses $(MACHINES) --dist loadfile --no-loadscope-reorder
-alone    := -m 'alone and not vm'
+alone    := -m 'vm or alone'
+quick    := -m 'alone and not vm'
 define run_tests
 	@mkdir -p build && rm -f $(FAILURES); failed=; \
 	$(foreach part,$(1),$(PYTEST) $($(part)) || failed="$$failed $(part)";) \
-	[ -z "$$failed" ] || { echo "FAILED:$$failed"; cat $(FAILURES); exit 1; }
+	[ -z "$$failed" ] || { echo "FAILED, tests that ran:$$failed"; cat $(FAILURES); exit 1; }
 endef
 
 test: setup-test ## every test: lint, types, eBPF, MinIO, virtual machine
-	$(call run_tests,together machines alone)
+	$(call run_tests,together alone)
 
 test-fast: $(READY) ## the tests that need no virtual machine
 	-$(BIN)/python -m tests.go_programs
-	$(call run_tests,together alone)
+	$(call run_tests,together quick)
 
 test-vm: setup-test ## the tests on a real SMB mount; AOD_VM_KERNEL=6.12 for the other kernel
-	$(call run_tests,machines)
+	$(BIN)/python -m pytest -m vm
 
 lint: $(READY) ## style and types
 	$(BIN)/python -m ruff format --check .
