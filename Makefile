@@ -42,6 +42,7 @@ demo: $(READY) ## a recorded slow phase through agent and shipper into build/dem
 # what failed in either is told again at the end.
 WORKERS  := 4
 FAILURES := build/failures.txt
+# With "=": pytest takes a name apart for a test as soon as there is such a file.
 PYTEST   := $(BIN)/python -m pytest --failures=$(FAILURES)
 together := -m 'not (vm or alone)' --numprocesses $(WORKERS) --dist worksteal
 alone    := -m 'vm or alone'
